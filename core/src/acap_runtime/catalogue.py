@@ -1,0 +1,187 @@
+"""The models that clients can name, and how a file becomes one on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from acap_runtime.errors import AcapError, Busy, Forbidden, InvalidRequest, NotFound, NotReady, Unavailable, shown
+from acap_runtime.worker.remote_model import RemoteModel
+from acap_runtime.worker.supervisor import Worker
+
+_LOG = logging.getLogger(__name__)
+_RETRY_S: Final = 5.0
+"""How long a failed load is remembered, unless the file changes: who repeats it does not keep the chip busy."""
+_RETRY_AFTER_DEATH_S: Final = 60.0
+"""The same for a load that the worker died of, which cost every other model's calls too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model file, the name that clients call it by, its load options; `instances` None for the server's default."""
+
+    name: str
+    path: Path
+    options: Mapping[str, str] = field(default_factory=dict)
+    instances: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: AcapError
+    retry_at: float
+    file: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class _Entry:
+    model: RemoteModel
+    on_demand: bool
+    loading: asyncio.Task[None] | None = None
+    failure: _Failure | None = None
+    used: float = 0.0
+
+
+class Catalogue:
+    """Models by name.
+
+    A client may also name a file by its absolute path: it is loaded the first time. At most `on_demand` such files
+    are loaded at once (0 forbids them); the least recently used one goes when another needs its place.
+    """
+
+    def __init__(
+        self,
+        worker: Worker | None,
+        *,
+        models: Iterable[ModelSource] = (),
+        options: Mapping[str, str],
+        instances: int,
+        on_demand: int,
+    ) -> None:
+        self._worker = worker
+        self._options = options
+        self._instances = instances
+        self._on_demand = on_demand
+        self._entries: dict[str, _Entry] = {}
+        if worker is not None:
+            for source in models:
+                self._add(source.name, source, on_demand=False)
+
+    async def preload(self) -> None:
+        """Load the operator's models side by side. Raises the error of one that cannot be loaded."""
+        await asyncio.gather(*(self._ensure_loaded(name, entry) for name, entry in self._entries.items()))
+
+    async def get(self, name: str) -> RemoteModel:
+        """The model that a client calls `name`, once it is loaded.
+
+        Raises `NotReady` without a chip; `NotFound`, `Forbidden` or `InvalidRequest` for a name that leads to no
+        model file; `Busy` where no further file may be loaded; and what loading it raises.
+        """
+        if self._worker is None:
+            raise NotReady("this server runs without inference; start it with -j CHIP (acapruntime chips lists them)")
+        entry = self._entries.get(name)
+        if entry is None:
+            name = await asyncio.to_thread(self._resolve, name)
+            entry = self._entries.get(name) or self._add_on_demand(name)
+        entry.used = time.monotonic()
+        await self._ensure_loaded(name, entry)
+        return entry.model
+
+    def _resolve(self, name: str) -> str:
+        if not name:
+            raise InvalidRequest("model_spec.name: expected the name of a model or the path of a file, got nothing")
+        if not self._on_demand or not name.startswith("/"):
+            known = ", ".join(shown(each) for each in sorted(self._entries)) or "none"
+            paths = "the absolute path of a file" if self._on_demand else "over TCP, files must be given with -m"
+            raise NotFound(f"model {shown(name)} is unknown; expected one of: {known}; {paths}")
+        if "\0" in name:
+            raise InvalidRequest(f"model {shown(name)}: a path holds no NUL character")
+        _identify(name)  # before the links in it are resolved, so that errors name what the client named
+        return os.path.realpath(name)
+
+    def _add(self, key: str, source: ModelSource, *, on_demand: bool) -> _Entry:
+        assert self._worker is not None  # noqa: S101 - callers have asked
+        model = RemoteModel(
+            source.name,
+            source.path,
+            {**self._options, **source.options},
+            source.instances or self._instances,
+            self._worker.admission,
+        )
+        entry = self._entries[key] = _Entry(model, on_demand)
+        return entry
+
+    def _add_on_demand(self, path: str) -> _Entry:
+        loaded = [(key, entry) for key, entry in self._entries.items() if entry.on_demand]
+        if len(loaded) >= self._on_demand:
+            # Failures first, then the longest unused.
+            idle = [
+                pair for pair in loaded if pair[1].model.idle and (pair[1].loading is None or pair[1].loading.done())
+            ]
+            if not idle:
+                raise Busy(f"{len(loaded)} model files are in use, as many as may be (--on-demand-models)")
+            self._remove(*min(idle, key=lambda pair: (pair[1].failure is None, pair[1].used)))
+        return self._add(path, ModelSource(path, Path(path)), on_demand=True)
+
+    def _remove(self, key: str, entry: _Entry) -> None:
+        del self._entries[key]
+        if self._worker is not None and self._worker.holds(entry.model):
+            self._worker.unload(entry.model)
+            _LOG.info("model %s unloaded, its place is needed", entry.model.name)
+
+    async def _ensure_loaded(self, name: str, entry: _Entry) -> None:
+        assert self._worker is not None  # noqa: S101 - callers have asked
+        if entry.loading is None:
+            if entry.failure is None and self._worker.holds(entry.model):
+                return
+            file = await asyncio.to_thread(_identify, name if entry.on_demand else str(entry.model.path))
+            failure = entry.failure
+            if failure is not None and failure.file == file and time.monotonic() < failure.retry_at:
+                raise type(failure.error)(*failure.error.args)
+        if entry.loading is None:
+            entry.loading = asyncio.create_task(self._load(entry, file))
+        # Who stops waiting, at its deadline or because it was cancelled, leaves the load to the others.
+        await asyncio.shield(entry.loading)
+        if entry.failure is not None:
+            raise type(entry.failure.error)(*entry.failure.error.args)
+
+    async def _load(self, entry: _Entry, file: tuple[int, ...]) -> None:
+        assert self._worker is not None  # noqa: S101 - callers have asked
+        entry.failure = None
+        try:
+            await self._worker.load(entry.model)
+        except (AcapError, OSError) as error:
+            _LOG.error("model %s could not be loaded: %s", entry.model.name, error)
+            known = error if isinstance(error, AcapError) else Unavailable(f"cannot load the model: {error}")
+            wait_s = _RETRY_AFTER_DEATH_S if isinstance(known, Unavailable) else _RETRY_S
+            entry.failure = _Failure(known, time.monotonic() + wait_s, file)
+        finally:
+            entry.loading = None
+
+
+def _identify(path: str) -> tuple[int, ...]:
+    """What tells a changed file from the same. Raises if `path` is no file that can be read."""
+    label = f"model file {shown(path)}"
+    try:
+        # O_NONBLOCK: a FIFO of that name must not keep the server waiting.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotFound(f"{label} does not exist") from None
+    except PermissionError:
+        raise Forbidden(f"{label} is not readable by the server, user {os.geteuid()}") from None
+    except OSError as error:
+        raise InvalidRequest(f"{label} cannot be opened: {error.strerror}") from None
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidRequest(f"{label} is no regular file")
+    return (status.st_mtime_ns, status.st_size, status.st_dev, status.st_ino)

@@ -1,0 +1,51 @@
+"""larod's chips: their numbers, their names, and the distribution that drives each.
+
+Numbers and ``LAROD_CHIP_*`` names are larod's up to version 2 and the original runtime's; device names are larod 3's
+(its API changes page, table of migration).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """One row of larod's table. `id` is None for a device that larod 3 names and never numbered."""
+
+    id: int | None
+    name: str
+    aliases: tuple[str, ...]
+    distribution: str
+
+    def answers_to(self, word: str) -> bool:
+        """Whether `word` is this chip's number, name or an alias, in any case."""
+        words = {self.name, *self.aliases} | (set() if self.id is None else {str(self.id)})
+        return word.strip().casefold() in {each.casefold() for each in words}
+
+
+NO_CHIP: Final = ("0", "larod_chip_invalid")
+"""What `-j` takes for a server without inference."""
+
+LIBYUV: Final = 11
+"""The chip that the original always converts images with."""
+
+CHIPS: Final = (
+    Chip(1, "debug-device", ("LAROD_CHIP_DEBUG",), "acap-runtime-debug"),
+    Chip(2, "cpu-tflite", ("LAROD_CHIP_TFLITE_CPU",), "acap-runtime-tflite-cpu"),
+    Chip(4, "google-edge-tpu-tflite", ("LAROD_CHIP_TPU",), "acap-runtime-tpu"),
+    Chip(6, "ambarella-cvflow", ("LAROD_CHIP_CVFLOW_NN",), "acap-runtime-cvflow"),
+    Chip(8, "gpu-tflite", ("LAROD_CHIP_TFLITE_GLGPU",), "acap-runtime-tflite-glgpu"),
+    Chip(9, "ambarella-cvflow-proc", ("LAROD_CHIP_CVFLOW_PROC",), "acap-runtime-cvflow"),
+    Chip(10, "axis-a8-ace-proc", ("axis-ace-proc", "LAROD_CHIP_ACE"), "acap-runtime-ace"),
+    Chip(11, "cpu-proc", ("LAROD_CHIP_LIBYUV",), "acap-runtime-libyuv"),
+    Chip(12, "axis-a8-dlpu-tflite", ("LAROD_CHIP_TFLITE_ARTPEC8DLPU",), "acap-runtime-artpec8-dlpu"),
+    Chip(
+        13,
+        "axis-a8-gpu-proc",
+        ("axis-a8-dlpu-proc", "a9-gpu-proc", "axis-a7-gpu-proc", "LAROD_CHIP_OPENCL"),
+        "acap-runtime-opencl",
+    ),
+    Chip(None, "a9-dlpu-tflite", (), "acap-runtime-artpec8-dlpu"),
+)

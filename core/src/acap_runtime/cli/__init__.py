@@ -1,0 +1,30 @@
+"""The command ``acapruntime``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
+
+from acap_runtime.cli import chips, plugins, serve
+from acap_runtime.errors import AcapError
+
+_COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = MappingProxyType(
+    {"serve": serve.run, "chips": chips.run, "plugins": plugins.run}
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, or the server where none is named, as the original's command line has it. Returns an exit code:
+    0 for success, 1 for a start that failed or a chip that is not ready, 2 for a command line that does not parse.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = _COMMANDS.get(given[0]) if given else None
+    try:
+        return command(given[1:]) if command else serve.run(given)
+    except AcapError as error:
+        print(f"acapruntime: error: {error}", file=sys.stderr)  # noqa: T201 - the command's own voice
+        return 1
+    except KeyboardInterrupt:
+        return 130

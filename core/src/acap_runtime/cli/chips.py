@@ -1,0 +1,85 @@
+"""``acapruntime chips``: every chip of the table and of the plugins, ready or the reason why not."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from acap_runtime.chips import CHIPS, Chip
+from acap_runtime.cli.table import show
+from acap_runtime.errors import AcapError, InvalidRequest
+from acap_runtime.plugins import InstalledChip, Plugins, discover
+from acap_runtime.settings import add_arguments, read_settings
+from acap_runtime.worker.supervisor import probe
+
+_PROBE_TIME_S = 20.0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Exit code 1 if a chip that was asked for is not ready."""
+    parser = argparse.ArgumentParser("acapruntime chips", description="List chips and probe them.", allow_abbrev=False)
+    parser.add_argument("chip", nargs="*", help="only these, by number, name or alias")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_arguments(parser, ["blocked"])
+    given = parser.parse_args(arguments)
+    plugins = discover(read_settings(vars(given)).blocked)
+    entries = _entries(plugins)
+    if given.chip:
+        entries = [_asked_for(word, entries) for word in given.chip]
+    rows = asyncio.run(_probed(entries, plugins))
+    show(rows, as_json=given.json)
+    return int(bool(given.chip) and not all(row["ready"] for row in rows))
+
+
+Entry: TypeAlias = Chip | InstalledChip
+"""A chip that a plugin drives, or a row of larod's table without one."""
+
+
+def _entries(plugins: Plugins) -> list[Entry]:
+    entries: list[Entry] = []
+    for row in CHIPS:
+        drivers = [chip for chip in plugins.chips if row.answers_to(chip.backend.name) or _same_number(row, chip)]
+        entries += drivers or [row]
+    return entries + [chip for chip in plugins.chips if chip not in entries]
+
+
+def _same_number(row: Chip, chip: InstalledChip) -> bool:
+    return row.id is not None and row.id == chip.backend.chip_id
+
+
+def _asked_for(word: str, entries: Sequence[Entry]) -> Entry:
+    for entry in entries:
+        if entry.answers_to(word):
+            return entry
+    raise InvalidRequest(f"chip {word!r} is unknown; acapruntime chips lists all")
+
+
+async def _probed(entries: Sequence[Entry], plugins: Plugins) -> list[dict[str, Any]]:
+    usable = [entry for entry in entries if isinstance(entry, InstalledChip) and not plugins.conflict(entry)]
+    problems = dict(zip(usable, await probe(usable, _PROBE_TIME_S), strict=True))
+    return [_row(entry, plugins, problems) for entry in entries]
+
+
+def _row(entry: Entry, plugins: Plugins, problems: Mapping[InstalledChip, AcapError | None]) -> dict[str, Any]:
+    if isinstance(entry, Chip):
+        return _cells(entry.id, entry.name, entry.aliases, entry.distribution, None, plugins.missing(entry))
+    problem = problems[entry] if entry in problems else plugins.conflict(entry)
+    backend, plugin = entry.backend, entry.plugin
+    reason = None if problem is None else str(problem)
+    return _cells(backend.chip_id, backend.name, backend.aliases, plugin.distribution, plugin.version, reason)
+
+
+def _cells(
+    number: int | None, name: str, aliases: Sequence[str], distribution: str, version: str | None, reason: str | None
+) -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": name,
+        "aliases": aliases,
+        "distribution": distribution,
+        "version": version,
+        "ready": reason is None,
+        "reason": reason,
+    }

@@ -1,0 +1,36 @@
+"""``acapruntime plugins``: what is installed, and why any of it is not used."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from acap_runtime.cli.table import show
+from acap_runtime.plugins import described, discover
+from acap_runtime.settings import add_arguments, read_settings
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Exit code 1 if a plugin that is not blocked is not used."""
+    parser = argparse.ArgumentParser(
+        "acapruntime plugins", description="List the installed plugins.", allow_abbrev=False
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_arguments(parser, ["blocked"])
+    given = parser.parse_args(arguments)
+    settings = read_settings(vars(given))
+    found = discover(settings.blocked)
+    show(
+        [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "chips": [described(backend.chip_id, backend.name) for backend in plugin.backends],
+                "problem": plugin.problem,
+            }
+            for plugin in found.rows
+        ],
+        as_json=given.json,
+    )
+    return int(any(plugin.problem and not plugin.blocked for plugin in found.rows))

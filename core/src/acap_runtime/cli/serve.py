@@ -1,0 +1,55 @@
+"""``acapruntime serve``, and ``acapruntime`` with the original's flags."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from acap_runtime.errors import InvalidRequest
+from acap_runtime.memory import keep_large_buffers
+from acap_runtime.plugins import discover
+from acap_runtime.settings import add_arguments, read_settings
+
+_EPILOG = """other commands: acapruntime chips, acapruntime plugins (each with --help).
+Every option can also be given by the environment variable in brackets; the command line goes first."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "acapruntime", description="Serve models over gRPC.", epilog=_EPILOG, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=version("acap-runtime"))
+    # The original tolerates empty arguments, which scripts make of variables that are not set.
+    parser.add_argument("nothing", nargs="*", help=argparse.SUPPRESS)
+    add_arguments(parser)
+    given = vars(parser.parse_args(arguments))
+    if surplus := [word for word in given["nothing"] if word]:
+        parser.error(f"unrecognized arguments: {' '.join(surplus)}")
+    try:
+        settings = read_settings(given)
+    except InvalidRequest as error:
+        parser.error(str(error))
+    logging.basicConfig(
+        level=logging.DEBUG if settings.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    keep_large_buffers()
+    # Workers are started by exec while gRPC's threads run; its handlers for fork would only get in the way.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    from acap_runtime.server import serve  # noqa: PLC0415 - the malloc settings come before gRPC's first buffer
+
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    plugins = discover(settings.blocked)
+    for plugin in plugins.rows:
+        if plugin.problem:
+            logging.getLogger(__name__).warning(
+                "plugin %s of %s is not used: %s", plugin.name, plugin.distribution, plugin.problem
+            )
+    asyncio.run(serve(settings, plugins))
+    return 0

@@ -1,0 +1,80 @@
+"""POSIX shared memory that a client names as an input.
+
+The object is read, never mapped: a client that truncates it while it is in use then gets an error, where a mapping
+would end this process with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from acap_runtime.errors import Forbidden, InvalidRequest, NotFound, shown
+
+_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory, shm_overview(7)
+_LONGEST_NAME: Final = 255
+
+
+@dataclass(slots=True)
+class ClientMemory:
+    """An open shared memory object of a client's, of which the first `nbytes` are the input."""
+
+    label: str
+    descriptor: int
+    nbytes: int
+
+    def write_into(self, target: memoryview) -> None:
+        done = 0
+        while done < self.nbytes:
+            count = os.preadv(self.descriptor, [target[done : self.nbytes]], done)
+            if count == 0:
+                raise InvalidRequest(f"{self.label} shrank while it was read: expected {self.nbytes} bytes, got {done}")
+            done += count
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+def open_client_memory(label: str, name: bytes, nbytes: int) -> ClientMemory:
+    """Open the object that a client called `name`, and check that it is the client's to use and large enough.
+
+    The caller's user is not known to a gRPC server, but whoever made an object of the server's user or group could
+    have connected to the socket, which has the same user and group and mode 0660. Raises `InvalidRequest`, `NotFound`
+    or `Forbidden`, the message starting with `label`.
+    """
+    label = f"{label}: shared memory {shown(name.decode('utf-8', 'replace'))}"
+    stem = name.removeprefix(b"/")
+    if not stem or b"/" in stem or b"\0" in stem or stem in (b".", b"..") or len(stem) > _LONGEST_NAME:
+        raise InvalidRequest(f"{label}: expected a name such as '/capture', with no other slash, of 1 to 255 bytes")
+    try:
+        # O_NONBLOCK: a FIFO of that name must not keep the server waiting.
+        descriptor = os.open(
+            os.fsencode(_FOLDER) + b"/" + stem, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        )
+    except FileNotFoundError:
+        raise NotFound(
+            f"{label} does not exist; create it with shm_open and write the tensor before the call"
+        ) from None
+    except OSError as error:
+        raise Forbidden(f"{label} cannot be opened for reading: {error.strerror}") from None
+    try:
+        _check(label, os.fstat(descriptor), nbytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return ClientMemory(label, descriptor, nbytes)
+
+
+def _check(label: str, status: os.stat_result, nbytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise Forbidden(f"{label} is no shared memory object")
+    if status.st_uid != os.geteuid() and status.st_gid != os.getegid():
+        raise Forbidden(
+            f"{label} belongs to user {status.st_uid}, group {status.st_gid}; "
+            f"expected the server's user {os.geteuid()} or group {os.getegid()}"
+        )
+    if status.st_size < nbytes:
+        raise InvalidRequest(f"{label}: expected {nbytes} bytes, got {status.st_size}")

@@ -1,0 +1,42 @@
+"""What can go wrong, in words that name no transport: the front alone turns these into gRPC statuses.
+
+Every message says what was expected, what came, and what to do about it.
+"""
+
+
+class AcapError(Exception):
+    """Base of every error that this package and its plugins raise on purpose."""
+
+
+class InvalidRequest(AcapError):
+    """What the caller asked for is malformed or does not fit: a shape, a dtype, an option, a model file."""
+
+
+class NotFound(AcapError):
+    """What the caller named does not exist."""
+
+
+class NotReady(AcapError):
+    """A precondition is missing here and now: a library, a device, a plugin, a setting."""
+
+
+class Unavailable(AcapError):
+    """Something that normally works is down for the moment; the same call may succeed later."""
+
+
+class Busy(AcapError):
+    """A limit is reached: a queue, memory, a number of models."""
+
+
+class DeviceError(AcapError):
+    """The chip, its driver or the model failed at a valid request."""
+
+
+class Forbidden(AcapError):
+    """The caller may not use what it named."""
+
+
+def shown(text: object, limit: int = 120) -> str:
+    """Quote something that a client sent, short enough for a status message and free of control characters."""
+    quoted = repr(str(text)[: limit + 1])
+    return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…'"

@@ -1,0 +1,188 @@
+"""Which plugins are installed, what each brings, and which backend drives the chip that was asked for.
+
+A plugin that cannot be imported, or whose hooks are wrong, is set aside with the reason; it never stops the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+
+import pluggy
+
+from acap_runtime import hookspecs
+from acap_runtime.backend import Backend, InferenceBackend, ProcessingBackend
+from acap_runtime.chips import CHIPS, LIBYUV, NO_CHIP, Chip
+from acap_runtime.errors import InvalidRequest, NotReady
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """An entry point in group ``acap_runtime``. `problem` says why it is not used; then it has no backends."""
+
+    name: str
+    distribution: str
+    version: str
+    address: str
+    backends: tuple[Backend, ...] = ()
+    problem: str | None = None
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledChip:
+    """A chip and the plugin that drives it."""
+
+    backend: Backend
+    plugin: Plugin
+
+    @property
+    def processes_images(self) -> bool:
+        return isinstance(self.backend, ProcessingBackend)
+
+    def answers_to(self, word: str) -> bool:
+        """Whether `word` is this chip's number, name or an alias, in any case."""
+        return word.strip().casefold() in _words(self.backend)
+
+    def __str__(self) -> str:
+        return described(self.backend.chip_id, self.backend.name)
+
+
+def described(chip_id: int | None, name: str) -> str:
+    """A chip as messages name it."""
+    return f"chip {name}" if chip_id is None else f"chip {chip_id} ({name})"
+
+
+def load_backends(address: str) -> tuple[Backend, ...]:
+    """Import the plugin at an entry point's address (``module`` or ``module:attribute``) and ask for its backends.
+
+    Raises whatever the plugin raises, `pluggy.PluginValidationError` for a hook that does not exist, `TypeError` for
+    a result that is not a backend.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(EntryPoint(address, address, hookspecs.PROJECT).load(), address)
+    manager.check_pending()
+    backends = tuple(backend for result in manager.hook.acap_runtime_backends() for backend in result)
+    for backend in backends:
+        _check_identity(backend)
+    return backends
+
+
+def _check_identity(backend: object) -> None:
+    if not isinstance(backend, InferenceBackend | ProcessingBackend):
+        raise TypeError(
+            f"hook acap_runtime_backends: expected InferenceBackend or ProcessingBackend objects, got {backend!r}"
+        )
+    name = type(backend).__name__
+    if not isinstance(getattr(backend, "name", None), str) or not backend.name:
+        raise TypeError(f"{name}.name: expected larod's device name, got {getattr(backend, 'name', None)!r}")
+    if not hasattr(backend, "chip_id") or not isinstance(backend.chip_id, int | None):
+        raise TypeError(f"{name}.chip_id: expected larod's number or None, got {getattr(backend, 'chip_id', None)!r}")
+    if not isinstance(backend.aliases, tuple) or not all(isinstance(alias, str) for alias in backend.aliases):
+        raise TypeError(f"{name}.aliases: expected a tuple of names, got {backend.aliases!r}")
+
+
+def discover(blocked: Collection[str] = ()) -> Plugins:
+    """Find and import every installed plugin, except those whose plugin or distribution name is in `blocked`."""
+    points = sorted(
+        entry_points(group=hookspecs.PROJECT), key=lambda point: (point.name, point.dist.name if point.dist else "")
+    )
+    return Plugins(tuple(_load(point, blocked) for point in points))
+
+
+def _load(point: EntryPoint, blocked: Collection[str]) -> Plugin:
+    distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
+    plugin = Plugin(point.name, distribution, version, point.value)
+    if plugin.name in blocked or plugin.distribution in blocked:
+        return replace(plugin, problem="blocked by --block", blocked=True)
+    try:
+        return replace(plugin, backends=load_backends(plugin.address))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may fail in any way; its row says how
+        return replace(plugin, problem=f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """What `discover` found."""
+
+    rows: tuple[Plugin, ...]
+
+    @cached_property
+    def chips(self) -> tuple[InstalledChip, ...]:
+        """Every chip that a working plugin brings, those that two plugins claim included."""
+        return tuple(InstalledChip(backend, plugin) for plugin in self.rows for backend in plugin.backends)
+
+    def rivals(self, chip: InstalledChip) -> tuple[InstalledChip, ...]:
+        """The chips that share a number or a name with `chip`, itself left out."""
+        words = _words(chip.backend)
+        return tuple(other for other in self.chips if other is not chip and words & _words(other.backend))
+
+    def conflict(self, chip: InstalledChip) -> str | None:
+        """Why `chip` is refused where several plugins claim it."""
+        rivals = self.rivals(chip)
+        if not rivals:
+            return None
+        claimants = sorted({f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in (chip, *rivals)})
+        return (
+            f"{chip} is claimed more than once: by {' and '.join(claimants)}; uninstall one, "
+            f"or start with --block and its plugin or distribution name"
+        )
+
+    def select(self, word: str) -> InstalledChip | None:
+        """The chip that `word` names by number, name or alias; None for larod's number of no chip, 0.
+
+        Raises `InvalidRequest` for a word that no chip answers to, `NotReady` where no plugin drives the chip or
+        several claim it.
+        """
+        if word.strip().casefold() in NO_CHIP:
+            return None
+        for chip in self.chips:
+            if chip.answers_to(word):
+                if problem := self.conflict(chip):
+                    raise NotReady(problem)
+                return chip
+        known = next((chip for chip in CHIPS if chip.answers_to(word)), None)
+        if known is None:
+            raise InvalidRequest(f"chip {word!r} is unknown; expected a number, name or alias of: {self._choices()}")
+        raise NotReady(self.missing(known))
+
+    def missing(self, chip: Chip) -> str:
+        """Why no plugin drives a chip of larod's table, and what to do."""
+        for plugin in self.rows:
+            if plugin.distribution == chip.distribution and plugin.problem:
+                return f"plugin {plugin.name} of {plugin.distribution} is not used: {plugin.problem}"
+        return f"{described(chip.id, chip.name)} has no plugin here: pip install {chip.distribution}"
+
+    def converters(self) -> tuple[InstalledChip, ...]:
+        """The chips that can convert images, larod's own default (11, libyuv) first."""
+        chips = [chip for chip in self.chips if chip.processes_images and not self.rivals(chip)]
+        return tuple(sorted(chips, key=lambda chip: chip.backend.chip_id != LIBYUV))
+
+    def _choices(self) -> str:
+        numbered = [f"{chip.id} {chip.name}" for chip in CHIPS if chip.id is not None]
+        others = {chip.name for chip in CHIPS if chip.id is None}
+        others |= {chip.backend.name for chip in self.chips if chip.backend.chip_id is None}
+        return ", ".join(["0 (no chip)", *numbered, *sorted(others)])
+
+
+def chosen_chips(words: Sequence[str], plugins: Plugins) -> tuple[InstalledChip | None, InstalledChip | None]:
+    """What ``-j`` asks for: the chip that runs models, and the chip that converts images for it.
+
+    Raises `InvalidRequest` and `NotReady` as `Plugins.select` does.
+    """
+    chips = [chip for chip in map(plugins.select, words) if chip is not None]
+    running = [chip for chip in chips if not chip.processes_images] or chips[:1]
+    converting = [chip for chip in chips if chip not in running]
+    if len(running) > 1 or len(converting) > 1:
+        raise InvalidRequest(
+            f"--chip: expected one chip for inference and one for image conversion, got {', '.join(map(str, chips))}"
+        )
+    return (running[0] if running else None), (converting[0] if converting else None)
+
+
+def _words(backend: Backend) -> set[str]:
+    number = set() if backend.chip_id is None else {str(backend.chip_id)}
+    return number | {word.casefold() for word in (backend.name, *backend.aliases)}

@@ -1,0 +1,127 @@
+"""tensorflow.serving.PredictionService, as the original's and TensorFlow Serving's clients call it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import grpc.aio
+
+from acap_runtime.backend import TensorSpec
+from acap_runtime.catalogue import Catalogue
+from acap_runtime.errors import InvalidRequest, NotFound, NotReady, shown
+from acap_runtime.imaging import conversion_for, image_of
+from acap_runtime.proto import PredictResponse
+from acap_runtime.tensors import Source, Tensor, TensorReader, write_tensor
+from acap_runtime.worker.remote_model import Answer, Converter, Input
+
+_LOG = logging.getLogger(__name__)
+_NO_DEADLINE_S: Final = 365 * 24 * 3600.0
+_LISTED_NAMES: Final = 10
+
+ConverterChoice = Callable[[], Awaitable[Converter]]
+"""Says which chip converts images. Raises `NotReady` where none can."""
+
+
+class PredictionService:
+    """Runs models for clients; `choose_converter` is asked only for images that need a conversion."""
+
+    name: Final = "tensorflow.serving.PredictionService"
+
+    def __init__(self, catalogue: Catalogue, reader: TensorReader, choose_converter: ConverterChoice) -> None:
+        self._catalogue = catalogue
+        self._reader = reader
+        self._choose_converter = choose_converter
+
+    async def predict(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """Answer a PredictRequest with a PredictResponse. Raises `AcapError`."""
+        started = time.monotonic()
+        remaining = context.time_remaining()
+        until = started + (_NO_DEADLINE_S if remaining is None else remaining)
+        spec = request.model_spec
+        _check_version(spec)
+        if request.stream_id:
+            raise NotReady(f"stream {request.stream_id} is unknown: this server has no camera")
+        model = await self._catalogue.get(spec.name)
+        wanted = _wanted_outputs(model.outputs, request.output_filter)
+        sources: list[Source] = []
+        try:
+            inputs = []
+            for each, proto in _match_inputs(model.inputs, request.inputs):
+                tensor = self._reader.read(each.name, proto, each.dtype, each.shape)
+                sources.append(tensor.source)
+                inputs.append(await self._fit(each, tensor))
+            answer = await model.run(inputs, wanted, until)
+        finally:
+            for source in sources:
+                source.close()
+        _LOG.debug(
+            "predict %s: conversion %.2f ms, run %.2f ms, whole call %.2f ms",
+            spec.name,
+            answer.conversion_s * 1000,
+            answer.run_s * 1000,
+            (time.monotonic() - started) * 1000,
+        )
+        return _response(spec, answer)
+
+    async def _fit(self, spec: TensorSpec, tensor: Tensor) -> Input:
+        """Make of a tensor what the model takes: as it is, with the batch dimension it lacks, or by a conversion."""
+        for shape in (tensor.shape, (1, *tensor.shape)):
+            if spec.accepts(shape):
+                return Input(spec.name, tensor.dtype, shape, tensor.source)
+        for shape in (tensor.shape, (1, *tensor.shape)):
+            if conversion := conversion_for(spec, tensor.dtype, shape):
+                converter = await self._choose_converter()
+                return Input(spec.name, tensor.dtype, shape, tensor.source, (converter, conversion))
+        image = image_of(spec.dtype, spec.shape)
+        raise InvalidRequest(
+            f"input {shown(spec.name)}: expected shape {list(spec.shape)}"
+            f"{' or an RGB image of another size' if image else ''}, got {list(tensor.shape)}"
+        )
+
+
+def _check_version(spec: Any) -> None:
+    if spec.version_label:
+        raise NotFound(f"model {shown(spec.name)} has no version label {shown(spec.version_label)}; leave it out")
+    if spec.HasField("version") and spec.version.value != 1:
+        raise NotFound(f"model {shown(spec.name)} has no version {spec.version.value}; expected 1, or none")
+
+
+def _match_inputs(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> list[tuple[TensorSpec, Any]]:
+    """Pair a model's inputs with a request's: by name, but one with one whatever their names (clients say 'data')."""
+    if len(given) != len(specs):
+        raise InvalidRequest(
+            f"inputs: expected {len(specs)} ({_listed(spec.name for spec in specs)}), got {len(given)}"
+        )
+    if len(specs) == 1:
+        return [(specs[0], proto) for proto in given.values()]
+    if unknown := sorted(set(given) - {spec.name for spec in specs}):
+        raise InvalidRequest(f"inputs: expected {_listed(spec.name for spec in specs)}, got {_listed(unknown)}")
+    return [(spec, given[spec.name]) for spec in specs]
+
+
+def _wanted_outputs(specs: Sequence[TensorSpec], wanted: Iterable[str]) -> list[str]:
+    names = {spec.name for spec in specs}
+    chosen = list(dict.fromkeys(wanted))
+    if unknown := [name for name in chosen if name not in names]:
+        raise InvalidRequest(f"output_filter: expected names out of {_listed(names)}, got {_listed(unknown)}")
+    return chosen
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = [shown(name) for name in names]
+    return ", ".join(every[:_LISTED_NAMES]) + (
+        f" and {len(every) - _LISTED_NAMES} more" if every[_LISTED_NAMES:] else ""
+    )
+
+
+def _response(spec: Any, answer: Answer) -> Any:
+    response = PredictResponse()
+    response.model_spec.name = spec.name
+    response.model_spec.version.value = 1
+    response.model_spec.signature_name = spec.signature_name or "serving_default"
+    for output in answer.outputs:
+        write_tensor(response.outputs[output.name], output.dtype, output.shape, output.content)
+    return response

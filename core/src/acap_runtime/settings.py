@@ -1,0 +1,191 @@
+"""Every setting of the server, in one place: its names on the command line and in the environment, its default, its
+meaning. The command line goes before the environment, the environment before defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from acap_runtime.catalogue import ModelSource
+from acap_runtime.errors import InvalidRequest
+
+PREFIX: Final = "ACAPRUNTIME_"
+_SWITCH: Final = {
+    "1": True,
+    "yes": True,
+    "true": True,
+    "on": True,
+    "0": False,
+    "no": False,
+    "false": False,
+    "off": False,
+}
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\s*\d+\s*", text, re.ASCII) or not low <= int(text) <= high:
+            raise InvalidRequest(f"expected an integer from {low} to {high}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _seconds(low: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not low <= value < 1e9:  # noqa: PLR2004 - some 30 years; also refuses nan
+            raise InvalidRequest(f"expected a number of seconds, at least {low:g}, got {text!r}")
+        return value
+
+    return parse
+
+
+def parse_switch(text: str) -> bool:
+    """Yes or no, as Axis parameters and most environments write them."""
+    if text.casefold() not in _SWITCH:
+        raise InvalidRequest(f"expected yes or no, got {text!r}")
+    return _SWITCH[text.casefold()]
+
+
+def parse_model(text: str) -> ModelSource:
+    """``PATH`` or ``NAME=PATH``, then any number of ``,OPTION=VALUE``; ``instances`` is the server's own."""
+    first, *rest = re.split(r",(?=[a-z_]+=)", text)
+    name, separator, path = first.partition("=")
+    if not separator or "/" in name:
+        name = path = first
+    if not name or not path:
+        raise InvalidRequest(f"expected PATH or NAME=PATH, got {text!r}")
+    options = dict(each.split("=", 1) for each in rest)
+    instances = options.pop("instances", None)
+    try:
+        count = None if instances is None else _integer(1, 64)(instances)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"instances: {error}") from None
+    return ModelSource(name, Path(path).absolute(), options, count)
+
+
+def _option(
+    flags: str, default: Any, parse: Callable[[str], Any], metavar: str, help_: str, *, repeatable: bool = False
+) -> Any:
+    metadata = {"flags": flags.split(), "parse": parse, "metavar": metavar, "help": help_, "repeatable": repeatable}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the server was told."""
+
+    verbose: bool = _option("-v --verbose", False, parse_switch, "", "extended logging: a line per request too")
+    address: str = _option("-a --address", "0.0.0.0", str, "ADDR", "address to listen on when a port is given")  # noqa: S104 - the original's default
+    port: int = _option("-p --port", 0, _integer(0, 65535), "PORT", "TCP port; 0 for the unix socket")
+    socket: Path = _option(
+        "--socket",
+        Path("/tmp/acap-runtime.sock"),  # noqa: S108 - the original's default
+        Path,
+        "PATH",
+        "unix socket to listen on without a port",
+    )
+    run_for_s: float | None = _option("-t --run-for", None, _seconds(0), "SECONDS", "stop after that many seconds")
+    certificate: Path | None = _option("-c --certificate", None, Path, "FILE", "TLS certificate chain, PEM")
+    key: Path | None = _option("-k --key", None, Path, "FILE", "TLS private key, PEM")
+    client_ca: Path | None = _option(
+        "--client-ca", None, Path, "FILE", "demand client certificates signed by these authorities, PEM"
+    )
+    chips: tuple[str, ...] = _option(
+        "-j --chip", (), str, "CHIP",
+        "chip for inference, by number, name or alias; a second -j names the chip that converts images",
+        repeatable=True,
+    )  # fmt: skip
+    models: tuple[ModelSource, ...] = _option(
+        "-m --model", (), parse_model, "[NAME=]PATH[,OPTION=VALUE]", "model to load at start", repeatable=True
+    )
+    parameters_override: bool = _option(
+        "-o --override", False, parse_switch, "", "let the device's parameters override the command line"
+    )
+    instances: int = _option("--instances", 1, _integer(1, 64), "N", "copies of each model that run side by side")
+    threads: int | None = _option(
+        "--threads", None, _integer(1, 256), "N", "threads of each instance, where the chip has that option"
+    )
+    run_timeout_s: float = _option(
+        "--run-timeout", 30.0, _seconds(0.05), "SECONDS", "a run that takes longer is ended with its worker"
+    )
+    load_timeout_s: float = _option("--load-timeout", 300.0, _seconds(0.05), "SECONDS", "the same for loading a model")
+    queue: int = _option("--queue", 64, _integer(1, 100000), "N", "calls that may wait for the chip")
+    on_demand_models: int = _option(
+        "--on-demand-models", 16, _integer(0, 100000), "N",
+        "model files that clients on the unix socket may have loaded by path, at most; 0 for none",
+    )  # fmt: skip
+    max_message_size: int = _option(
+        "--max-message-size", 64, _integer(1, 2047), "MIB", "largest request, and largest input in shared memory"
+    )
+    grace_s: float = _option(
+        "--grace", 5.0, _seconds(0), "SECONDS", "time that running calls have when the server stops"
+    )
+    blocked: tuple[str, ...] = _option(
+        "--block", (), str, "PLUGIN", "leave out a plugin, by its name or its distribution's", repeatable=True
+    )
+
+    def __post_init__(self) -> None:
+        names = [model.name for model in self.models]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidRequest(f"--model: expected each name once, got {', '.join(twice)} again")
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
+    """Give a parser the settings called `names` (all by default). What is not given is not in its result."""
+    for field in dataclasses.fields(Settings):
+        if names is not None and field.name not in names:
+            continue
+        flags, help_ = field.metadata["flags"], field.metadata["help"]
+        shared: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+        note = "" if field.default in (None, (), False) else f" (default {field.default})"
+        text = f"{help_}{note} [{_variable(field)}]"
+        if field.metadata["parse"] is parse_switch:
+            parser.add_argument(*flags, action="store_const", const="yes", help=text, **shared)
+        else:
+            action = "append" if field.metadata["repeatable"] else "store"
+            parser.add_argument(*flags, action=action, metavar=field.metadata["metavar"], help=text, **shared)
+
+
+def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from parsed arguments and the environment; empty values count as not given.
+
+    Raises `InvalidRequest` naming the option or variable, what was expected and what came.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        for source, given in (
+            (field.metadata["flags"][-1], arguments.get(field.name)),
+            (_variable(field), environment.get(_variable(field))),
+        ):
+            parsed = _parse(field, source, given)
+            if parsed is not None:
+                values[field.name] = parsed
+                break
+    return Settings(**values)
+
+
+def _parse(field: dataclasses.Field[Any], source: str, given: str | list[str] | None) -> Any:
+    try:
+        if not field.metadata["repeatable"]:
+            return field.metadata["parse"](given) if given else None
+        texts = shlex.split(given) if isinstance(given, str) else given or []
+        return tuple(field.metadata["parse"](text) for text in texts if text) or None
+    except (InvalidRequest, ValueError) as error:
+        raise InvalidRequest(f"{source}: {error}") from None
+
+
+def _variable(field: dataclasses.Field[Any]) -> str:
+    return PREFIX + str(field.metadata["flags"][-1]).removeprefix("--").replace("-", "_").upper()

@@ -1,0 +1,286 @@
+"""The worker's side: one process that loads a chip's driver, and threads that run models on it.
+
+The first message on the control channel says which plugin and chip; every other one brings a model and the channel
+that its calls come by. A model has one thread per instance, and all of them wait on that channel: the kernel's queue
+is the only one here. A closed channel unloads the model, a closed control channel ends the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import numpy as np
+
+from acap_runtime.backend import Array, Backend, InferenceBackend, Model, ProcessingBackend, TensorSpec
+from acap_runtime.errors import AcapError, DeviceError, NotReady, Unavailable
+from acap_runtime.imaging import read_conversion
+from acap_runtime.memory import keep_large_buffers
+from acap_runtime.plugins import load_backends
+from acap_runtime.worker.messages import (
+    Channel,
+    pack_error,
+    pack_spec,
+    unpack_conversion,
+)
+from acap_runtime.worker.segment import Segment, layout
+
+_LOG = logging.getLogger(__name__)
+_PREPARED_CONVERSIONS: Final = 8
+"""Conversions that an instance keeps ready; a client that sends ever new sizes makes the oldest go."""
+_UNLOAD_TIME_S: Final = 2.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main(descriptor: int) -> NoReturn:
+    """Serve until the front closes the control channel, then end the process."""
+    _prepare_process()
+    control = Channel(socket.socket(fileno=descriptor))
+    received = control.receive()
+    if received is None:
+        os._exit(0)
+    config, _ = received
+    _configure_logging(config["name"], config["verbose"])
+    try:
+        backend = _find_backend(config["address"], config["name"])
+        backend.probe()
+    except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the reason why this chip is not ready
+        control.send({"error": pack_error(error)})
+        os._exit(0)
+    control.send({"ready": True})
+    models: list[threading.Thread] = []
+    while (received := control.receive()) is not None:
+        message, descriptors = received
+        channel = Channel(socket.socket(fileno=descriptors[0]))
+        thread = threading.Thread(target=_serve_model, args=(backend, message, channel), daemon=True)
+        thread.start()
+        models = [*(each for each in models if each.is_alive()), thread]
+    _leave(models)
+
+
+def _prepare_process() -> None:
+    # A front that was killed closes nothing in a driver that hangs with the interpreter's lock held.
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to answer
+    faulthandler.enable()
+    keep_large_buffers()
+
+
+def _configure_logging(name: str, verbose: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format=f"%(asctime)s %(levelname)s worker {name}: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+def _find_backend(address: str, name: str) -> Backend:
+    for backend in load_backends(address):
+        if backend.name == name:
+            return backend
+    raise NotReady(f"plugin {address} no longer brings chip {name}")
+
+
+def _leave(models: list[threading.Thread]) -> NoReturn:
+    # The front has closed every model's channel too; a model that does not close in time goes with the process.
+    end = time.monotonic() + _UNLOAD_TIME_S
+    for thread in models:
+        thread.join(max(0.0, end - time.monotonic()))
+    os._exit(0)
+
+
+def _serve_model(backend: Backend, message: Mapping[str, Any], channel: Channel) -> None:
+    load = _loader(backend, message)
+    segments: dict[int, Segment] = {}
+    threads = []
+    for left in reversed(range(message["instances"])):
+        outcome: queue.SimpleQueue[Model | BaseException] = queue.SimpleQueue()
+        threads.append(threading.Thread(target=_Instance(load, channel, segments).live, args=(outcome,), daemon=True))
+        threads[-1].start()
+        loaded = outcome.get()
+        if isinstance(loaded, BaseException):
+            channel.send({"error": pack_error(loaded)})
+            channel.hang_up()
+            break
+        if not left:
+            _send_specs(channel, loaded)
+    for thread in threads:
+        thread.join()
+    channel.close()
+
+
+def _send_specs(channel: Channel, model: Model) -> None:
+    try:
+        channel.send({side: [pack_spec(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")})
+    except AcapError as error:
+        channel.send({"error": pack_error(error)})
+
+
+def _loader(backend: Backend, message: Mapping[str, Any]) -> Callable[[], Model]:
+    path = Path(message["path"])
+    if isinstance(backend, ProcessingBackend):
+        return lambda: backend.prepare(read_conversion(path))
+    if isinstance(backend, InferenceBackend):
+        return partial(backend.load, path, message["options"])
+    raise TypeError(f"chip {backend.name} is neither an inference nor a processing backend")
+
+
+class _Instance:
+    """A model on the chip, and the thread that it lives in."""
+
+    def __init__(self, load: Callable[[], Model], channel: Channel, segments: dict[int, Segment]) -> None:
+        self._load = load
+        self._channel = channel
+        self._segments = segments
+        self._conversions = _Conversions()
+
+    def live(self, outcome: queue.SimpleQueue[Model | BaseException]) -> None:
+        try:
+            model = _checked_model(self._load())
+        except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
+            _log_unexpected("load", error)
+            outcome.put(error)
+            return
+        outcome.put(model)
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._answer(model, *received)
+            self._conversions.close()
+            model.close()
+        except BaseException:  # noqa: BLE001 - the process ends
+            # Calls would wait for an instance that is no more: a new process is better than half of one.
+            _LOG.exception("an instance ends")
+            os._exit(1)
+
+    def _answer(self, model: Model, message: Mapping[str, Any], descriptors: list[int]) -> None:
+        for forgotten in message["forget"]:
+            self._segments.pop(forgotten, None)
+        if descriptors:
+            self._segments[message["segment"]] = Segment.adopt(descriptors[0])
+        try:
+            reply, larger = self._run(model, message)
+        except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
+            _log_unexpected("run", error)
+            reply, larger = {"error": pack_error(error)}, None
+        reply["call"] = message["call"]
+        try:
+            if larger is None:
+                self._channel.send(reply)
+            else:
+                self._segments[message["segment"]] = larger
+                self._channel.send(reply, [larger.descriptor])
+                larger.close_descriptor()
+        except (BrokenPipeError, ConnectionError) as error:
+            _LOG.debug("nobody waits for the answer any more: %s", error)
+
+    def _run(self, model: Model, message: Mapping[str, Any]) -> tuple[dict[str, Any], Segment | None]:
+        if time.monotonic() > message["until"]:
+            raise Unavailable("the deadline passed before the chip was free")
+        segment = self._segments[message["segment"]]
+        started = time.perf_counter()
+        inputs = {}
+        for name, dtype, shape, offset, conversion in message["inputs"]:
+            array: Array = np.ndarray(shape, dtype, segment.view, offset)
+            array.flags.writeable = False
+            inputs[name] = self._conversions.convert(name, conversion, array) if conversion else array
+        converted = time.perf_counter()
+        outputs = _checked_outputs(model.outputs, model.run(inputs), message["outputs"])
+        finished = time.perf_counter()
+        sizes = [array.nbytes for array in outputs.values()]
+        offsets, end = layout(sizes, message["end"])
+        larger = None
+        if end > segment.size:
+            larger = segment = Segment.create(end)
+            offsets, _ = layout(sizes)
+        for array, offset in zip(outputs.values(), offsets, strict=True):
+            np.copyto(np.ndarray(array.shape, array.dtype, segment.view, offset), array)
+        reply: dict[str, Any] = {
+            "outputs": [
+                [name, array.dtype.str, array.shape, offset]
+                for (name, array), offset in zip(outputs.items(), offsets, strict=True)
+            ],
+            "times": [converted - started, finished - converted],
+        }
+        return reply, larger
+
+
+class _Conversions:
+    """The conversions that an instance has ready, the least recently used going first."""
+
+    def __init__(self) -> None:
+        self._backends: dict[tuple[str, str], Backend] = {}
+        self._prepared: OrderedDict[str, Model] = OrderedDict()
+
+    def convert(self, name: str, packed: list[Any], image: Array) -> Array:
+        # One input's image may not overwrite another's: the result lives until the conversion's next run.
+        key = f"{name} {packed}"
+        if key not in self._prepared:
+            if len(self._prepared) == _PREPARED_CONVERSIONS:
+                self._prepared.popitem(last=False)[1].close()
+            self._prepared[key] = self._prepare(*packed)
+        self._prepared.move_to_end(key)
+        model = self._prepared[key]
+        result = model.run({model.inputs[0].name: image})
+        (converted,) = _checked_outputs(model.outputs, result, ()).values()
+        return converted
+
+    def _prepare(self, address: str, chip: str, conversion: list[Any]) -> Model:
+        if (address, chip) not in self._backends:
+            self._backends[address, chip] = _find_backend(address, chip)
+        backend = self._backends[address, chip]
+        if not isinstance(backend, ProcessingBackend):
+            raise TypeError(f"chip {chip} does not convert images")
+        return _checked_model(backend.prepare(unpack_conversion(conversion)))
+
+    def close(self) -> None:
+        for model in self._prepared.values():
+            model.close()
+
+
+def _checked_model(model: object) -> Model:
+    if not isinstance(model, Model):
+        raise TypeError(f"the plugin returned {model!r}; expected a Model")
+    for side in ("inputs", "outputs"):
+        specs = getattr(model, side, None)
+        if not isinstance(specs, tuple) or not all(isinstance(spec, TensorSpec) for spec in specs):
+            raise TypeError(f"the plugin's model.{side}: expected a tuple of TensorSpec, got {specs!r}")
+        names = [spec.name for spec in specs]
+        if len(set(names)) != len(names):
+            raise TypeError(f"the plugin's model.{side}: expected unique names, got {names}")
+    return model
+
+
+def _checked_outputs(
+    specs: Sequence[TensorSpec], result: Mapping[str, Array], wanted: Collection[str]
+) -> dict[str, Array]:
+    outputs = {}
+    for spec in specs:
+        if wanted and spec.name not in wanted:
+            continue
+        array = result.get(spec.name)
+        if not isinstance(array, np.ndarray):
+            raise DeviceError(f"the plugin gave no output {spec.name!r}; it gave {sorted(result)}")
+        if array.dtype != spec.dtype or not spec.accepts(array.shape):
+            raise DeviceError(
+                f"the plugin's output {spec.name!r}: expected {spec}, got {array.dtype} {list(array.shape)}"
+            )
+        outputs[spec.name] = array
+    return outputs
+
+
+def _log_unexpected(action: str, error: BaseException) -> None:
+    if not isinstance(error, AcapError):
+        _LOG.error("unexpected error in %s", action, exc_info=error)

@@ -1,0 +1,120 @@
+"""Small messages between front and worker: JSON over a SOCK_SEQPACKET pair, file descriptors riding along.
+
+A packet socket keeps messages whole, so several threads may send or wait on one channel without a lock, and the
+kernel hands each message to exactly one of those that wait.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from acap_runtime import errors
+from acap_runtime.backend import Conversion, Crop, Image, Quantisation, TensorSpec
+from acap_runtime.errors import AcapError, DeviceError
+
+Message: TypeAlias = Mapping[str, Any]
+
+_LARGEST_MESSAGE: Final = 128 * 1024
+_MOST_DESCRIPTORS: Final = 1
+
+
+class Channel:
+    """One end of a message pair. `close` may be called more than once."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+
+    @staticmethod
+    def pair() -> tuple[Channel, Channel]:
+        """Two connected ends."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return Channel(one), Channel(other)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def set_nonblocking(self) -> None:
+        self._socket.setblocking(False)
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send one message. Raises `OSError` where the other end is gone."""
+        data = json.dumps(message, separators=(",", ":")).encode()
+        if len(data) > _LARGEST_MESSAGE:
+            raise DeviceError(f"a message of {len(data)} bytes: expected at most {_LARGEST_MESSAGE}")
+        if descriptors:
+            socket.send_fds(self._socket, [data], descriptors)
+        else:
+            self._socket.send(data)
+
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message and the descriptors that came with it; None when the other end is closed."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, _LARGEST_MESSAGE, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionError:
+            return None
+        return (json.loads(data), descriptors) if data else None
+
+    def hang_up(self) -> None:
+        """End the conversation: the other end, and whoever waits on this one, sees it closed."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # the other end was first
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def pack_error(error: BaseException) -> list[str]:
+    """An exception as a message carries it. What a plugin did not mean to raise becomes a `DeviceError`."""
+    if isinstance(error, AcapError):
+        return [type(error).__name__, str(error)]
+    return [DeviceError.__name__, f"unexpected {type(error).__name__}: {error}"]
+
+
+def unpack_error(packed: Sequence[str]) -> AcapError:
+    """The exception that `pack_error` packed; a plugin's own subclass comes back as a `DeviceError`."""
+    kind = getattr(errors, packed[0], DeviceError)
+    return (kind if isinstance(kind, type) and issubclass(kind, AcapError) else DeviceError)(packed[1])
+
+
+def pack_spec(spec: TensorSpec) -> list[Any]:
+    quantisation = spec.quantisation
+    return [
+        spec.name,
+        spec.dtype.str,
+        spec.shape,
+        None if quantisation is None else [quantisation.scales, quantisation.zero_points, quantisation.axis],
+    ]
+
+
+def unpack_spec(packed: Sequence[Any]) -> TensorSpec:
+    name, dtype, shape, quantisation = packed
+    return TensorSpec(
+        name,
+        np.dtype(dtype),
+        tuple(shape),
+        Quantisation(tuple(quantisation[0]), tuple(quantisation[1]), quantisation[2]) if quantisation else None,
+    )
+
+
+def pack_conversion(conversion: Conversion) -> list[Any]:
+    return [
+        *(
+            part
+            for image in (conversion.input, conversion.output)
+            for part in (image.format, image.width, image.height)
+        ),
+        conversion.crop and [conversion.crop.x, conversion.crop.y, conversion.crop.width, conversion.crop.height],
+    ]
+
+
+def unpack_conversion(packed: Sequence[Any]) -> Conversion:
+    return Conversion(Image(*packed[0:3]), Image(*packed[3:6]), Crop(*packed[6]) if packed[6] else None)

@@ -1,0 +1,341 @@
+"""The front's end of a model in a worker: its queue, the calls that the chip has, the memory that tensors cross by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acap_runtime.backend import Conversion, TensorSpec
+from acap_runtime.errors import AcapError, Busy, InvalidRequest, Unavailable
+from acap_runtime.tensors import Source, has_wire_type
+from acap_runtime.worker.messages import Channel, pack_conversion, unpack_error, unpack_spec
+from acap_runtime.worker.segment import Segment, layout
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """Where a worker finds the backend that converts images: the plugin's address, and larod's name of the chip."""
+
+    address: str
+    chip: str
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a call: where its bytes are, what they are, and the image conversion they need, if any."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    source: Source
+    conversion: tuple[Converter, Conversion] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output, copied out of shared memory."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call gave, and the seconds that conversion and chip took."""
+
+    outputs: tuple[Output, ...]
+    conversion_s: float
+    run_s: float
+
+
+@dataclass(slots=True)
+class Admission:
+    """The calls that wait for one chip, and how many may."""
+
+    limit: int
+    waiting: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    inputs: Sequence[Input]
+    outputs: Sequence[str]
+    until: float
+    future: asyncio.Future[Answer]
+    slot: _Slot | None = None
+    started: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A segment and its number; `known` once the worker has it."""
+
+    number: int
+    segment: Segment
+    known: bool = False
+
+
+@dataclass(eq=False)
+class RemoteModel:
+    """A model that a worker has, or is about to have.
+
+    It outlives the worker's process: after a crash it is attached to the next one. `error` is set while calls are
+    refused, and says why. Calls that wait in the queue when the worker dies go on waiting; those that the chip had
+    fail.
+    """
+
+    name: str
+    path: Path
+    options: Mapping[str, str]
+    instances: int
+    admission: Admission
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    error: AcapError | None = None
+    _channel: Channel | None = None
+    _loading: asyncio.Future[None] | None = None
+    _waiting: deque[_Call] = field(default_factory=deque)
+    _running: dict[int, _Call] = field(default_factory=dict)
+    _free: list[_Slot] = field(default_factory=list)
+    _forget: list[int] = field(default_factory=list)
+    _last_slot: int = 0
+    _last_call: int = 0
+
+    @property
+    def attached(self) -> bool:
+        """Whether a living worker has this model, loaded or loading."""
+        return self._channel is not None
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._running
+
+    @property
+    def running_since(self) -> float | None:
+        """When the longest running call reached the chip (monotonic seconds)."""
+        return min((call.started for call in self._running.values() if call.started is not None), default=None)
+
+    async def attach(self, channel: Channel) -> None:
+        """Take the channel to a worker that was told to load this model, and wait until it has.
+
+        Raises the error that the worker answers, or `Unavailable` where it dies meanwhile.
+        """
+        channel.set_nonblocking()
+        self._channel = channel
+        loop = asyncio.get_running_loop()
+        self._loading = loop.create_future()
+        loop.add_reader(channel.fileno(), self._receive)
+        try:
+            await self._loading
+        except BaseException:
+            self._drop_channel()
+            raise
+        finally:
+            self._loading = None
+        self.error = None
+        self._dispatch()
+
+    def detach(self, error: AcapError) -> int:
+        """The worker is gone: fail what it had, and say how many calls that was."""
+        self._drop_channel()
+        if self._loading is not None and not self._loading.done():
+            self._loading.set_exception(error)
+        failed = [call for call in self._running.values() if not call.future.done()]
+        for call in failed:
+            call.future.set_exception(error)
+        self._running.clear()
+        return len(failed)
+
+    def refuse(self, error: AcapError) -> None:
+        """Answer with `error` whatever waits and whatever comes, until the model is attached again."""
+        self.error = error
+        while self._waiting:
+            call = self._take_waiting()
+            if not call.future.done():
+                call.future.set_exception(error)
+
+    async def run(self, inputs: Sequence[Input], outputs: Sequence[str], until: float) -> Answer:
+        """Run the model once: `outputs` names those wanted (none for all), `until` is the deadline (monotonic).
+
+        Raises `Busy` where the chip's queue is full, `Unavailable` where the worker dies, and what the plugin raises.
+        """
+        if self.error is not None:
+            raise type(self.error)(*self.error.args)
+        if not self._has_room() and self.admission.waiting >= self.admission.limit:
+            raise Busy(f"{self.admission.limit} calls wait for the chip already (--queue); try again later")
+        call = _Call(inputs, outputs, until, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        self.admission.waiting += 1
+        self._dispatch()
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            if call in self._waiting:
+                self._waiting.remove(call)
+                self.admission.waiting -= 1
+            raise
+
+    def _has_room(self) -> bool:
+        # One call more than can run lies ready in the worker, so that no instance waits for a message.
+        return self._channel is not None and self._loading is None and len(self._running) <= self.instances
+
+    def _take_waiting(self) -> _Call:
+        self.admission.waiting -= 1
+        return self._waiting.popleft()
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._has_room():
+            call = self._take_waiting()
+            try:
+                self._send(call)
+            except AcapError as error:
+                call.future.set_exception(error)
+            except OSError as error:
+                call.future.set_exception(Unavailable(f"the worker of model {self.name} cannot be reached: {error}"))
+        self._mark_started()
+
+    def _send(self, call: _Call) -> None:
+        channel = self._channel
+        assert channel is not None  # noqa: S101 - _has_room said so
+        offsets, end = layout([each.source.nbytes for each in call.inputs])
+        _, whole = layout([spec.nbytes or 0 for spec in self.outputs], end)
+        slot = self._take_slot(whole)
+        try:
+            for each, offset in zip(call.inputs, offsets, strict=True):
+                each.source.write_into(slot.segment.view[offset : offset + each.source.nbytes])
+            self._last_call += 1
+            channel.send(
+                {
+                    "call": self._last_call,
+                    "segment": slot.number,
+                    "forget": self._forget,
+                    "inputs": [
+                        [each.name, each.dtype.str, each.shape, offset, _pack_conversion(each)]
+                        for each, offset in zip(call.inputs, offsets, strict=True)
+                    ],
+                    "end": end,
+                    "outputs": call.outputs,
+                    "until": call.until,
+                },
+                () if slot.known else (slot.segment.descriptor,),
+            )
+        except BaseException:
+            self._free.append(slot)
+            raise
+        self._forget = []
+        if not slot.known:
+            slot.segment.close_descriptor()
+            slot.known = True
+        call.slot = slot
+        self._running[self._last_call] = call
+
+    def _take_slot(self, size: int) -> _Slot:
+        """A free slot of `size` bytes: the smallest that is large enough, or a new one in place of the largest."""
+        self._free.sort(key=lambda slot: slot.segment.size)
+        for index, slot in enumerate(self._free):
+            if slot.segment.size >= size:
+                return self._free.pop(index)
+        if self._free:
+            self._drop_slot(self._free.pop())
+        try:
+            segment = Segment.create(size)
+        except OSError as error:
+            raise Busy(f"no shared memory for {size} bytes: {error.strerror}") from None
+        self._last_slot += 1
+        return _Slot(self._last_slot, segment)
+
+    def _drop_slot(self, slot: _Slot) -> None:
+        if slot.known:
+            self._forget.append(slot.number)
+        else:
+            slot.segment.close_descriptor()
+
+    def _mark_started(self) -> None:
+        # The worker takes calls in the order they were sent, as many at a time as there are instances.
+        now = time.monotonic()
+        for call in islice(self._running.values(), self.instances):
+            if call.started is None:
+                call.started = now
+
+    def _receive(self) -> None:
+        channel = self._channel
+        assert channel is not None  # noqa: S101 - reading stops when the channel goes
+        try:
+            received = channel.receive()
+        except BlockingIOError:
+            return
+        if received is None:
+            # The supervisor learns why from the process and detaches this model; until then nothing is sent.
+            asyncio.get_running_loop().remove_reader(channel.fileno())
+            return
+        message, descriptors = received
+        if self._loading is not None:
+            self._finish_loading(message)
+        else:
+            self._finish_call(message, descriptors)
+
+    def _finish_loading(self, message: Mapping[str, Any]) -> None:
+        loading = self._loading
+        if loading is None or loading.done():
+            return
+        if "error" in message:
+            loading.set_exception(unpack_error(message["error"]))
+            return
+        self.inputs = tuple(unpack_spec(packed) for packed in message["inputs"])
+        self.outputs = tuple(unpack_spec(packed) for packed in message["outputs"])
+        for spec in (*self.inputs, *self.outputs):
+            if not has_wire_type(spec.dtype):
+                loading.set_exception(
+                    InvalidRequest(f"tensor {spec.name!r} has dtype {spec.dtype}, which cannot be sent")
+                )
+                return
+        loading.set_result(None)
+
+    def _finish_call(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        call = self._running.pop(message["call"])
+        slot = call.slot
+        assert slot is not None  # noqa: S101 - every running call has one
+        if descriptors:
+            slot.segment = Segment.adopt(descriptors[0])
+        if not call.future.done():
+            if "error" in message:
+                call.future.set_exception(unpack_error(message["error"]))
+            else:
+                call.future.set_result(_read_answer(message, slot.segment.view))
+        self._free.append(slot)
+        self._dispatch()
+
+    def _drop_channel(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            asyncio.get_running_loop().remove_reader(channel.fileno())
+            channel.close()
+        for slot in self._free:
+            self._drop_slot(slot)
+        self._free, self._forget = [], []
+
+
+def _pack_conversion(each: Input) -> list[Any] | None:
+    if each.conversion is None:
+        return None
+    converter, conversion = each.conversion
+    return [converter.address, converter.chip, pack_conversion(conversion)]
+
+
+def _read_answer(message: Mapping[str, Any], view: memoryview) -> Answer:
+    outputs = []
+    for name, code, shape, offset in message["outputs"]:
+        dtype = np.dtype(code)
+        outputs.append(Output(name, dtype, tuple(shape), bytes(view[offset : offset + prod(shape) * dtype.itemsize])))
+    return Answer(tuple(outputs), *message["times"])

@@ -1,0 +1,322 @@
+"""The front's end of a chip's process: starts it, watches it, and starts it again with its models when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from acap_runtime.errors import AcapError, NotReady, Unavailable
+from acap_runtime.plugins import InstalledChip
+from acap_runtime.worker.messages import Channel, unpack_error
+from acap_runtime.worker.remote_model import Admission, RemoteModel
+
+_LOG = logging.getLogger(__name__)
+_STOP_TIME_S: Final = 3.0
+_START_TIME_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Bounds of one chip's work, in seconds and calls."""
+
+    run_timeout_s: float = 30.0
+    load_timeout_s: float = 300.0
+    queue: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a worker that died is started again.
+
+    At once after a first death within `window_s`; then after `first_delay_s`, doubled with each further one up to
+    `longest_delay_s`. After `budget` deaths within the window the chip rests for `rest_s`, and its calls are refused.
+    """
+
+    budget: int = 6
+    window_s: float = 60.0
+    first_delay_s: float = 0.25
+    longest_delay_s: float = 4.0
+    rest_s: float = 30.0
+
+    def delay_s(self, deaths: int) -> float:
+        """Seconds to wait after the last of `deaths` within the window."""
+        return 0.0 if deaths <= 1 else min(self.first_delay_s * 2 ** (deaths - 2), self.longest_delay_s)
+
+
+class Worker:
+    """One chip's process and its models."""
+
+    def __init__(
+        self, chip: InstalledChip, limits: WorkerLimits, restarts: RestartPolicy, *, verbose: bool = False
+    ) -> None:
+        self.chip = chip
+        self.admission = Admission(limits.queue)
+        self._limits = limits
+        self._restarts = restarts
+        self._verbose = verbose
+        self._models: list[RemoteModel] = []
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: Channel | None = None
+        self._up = asyncio.Event()
+        self._refusal: AcapError | None = None
+        self._kill_reason: str | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the process and wait until the chip is ready.
+
+        Raises `NotReady` or whatever else the backend's probe raises, `Unavailable` where the process dies of it.
+        """
+        await self._spawn()
+        self._tasks = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
+
+    async def stop(self) -> None:
+        """Unload the models and end the process, within 3 seconds."""
+        tasks = [*self._tasks, *([self._reloading] if self._reloading else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for model in self._models:
+            model.detach(Unavailable("the server stops"))
+            model.refuse(Unavailable("the server stops"))
+        self._models.clear()
+        await self._end_process()
+
+    async def load(self, model: RemoteModel) -> None:
+        """Load a model, and from then on again after every restart.
+
+        Raises what the plugin raises, `Unavailable` where the worker dies of it, does not answer within the limit, or
+        rests after too many deaths.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        await self._up.wait()
+        self._models.append(model)
+        try:
+            await self._load(model)
+        except BaseException:
+            self._models.remove(model)
+            raise
+
+    def holds(self, model: RemoteModel) -> bool:
+        """Whether the worker has this model, or will have it again once it is restarted."""
+        return model in self._models
+
+    def unload(self, model: RemoteModel) -> None:
+        """Free a model on the chip. Its calls that still run fail."""
+        self._models.remove(model)
+        model.detach(Unavailable(f"model {model.name} was unloaded"))
+        model.refuse(Unavailable(f"model {model.name} was unloaded"))
+
+    async def _load(self, model: RemoteModel) -> None:
+        control = self._control
+        if control is None:
+            raise Unavailable(f"the worker of {self.chip} is down")
+        ours, theirs = Channel.pair()
+        message = {"path": str(model.path), "options": dict(model.options), "instances": model.instances}
+        started = time.monotonic()
+        try:
+            control.send(message, [theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"the worker of {self.chip} is down: {error}") from None
+        finally:
+            theirs.close()
+        try:
+            async with asyncio.timeout(self._limits.load_timeout_s):
+                await model.attach(ours)
+        except TimeoutError:
+            reason = f"model {model.name} was not loaded within {self._limits.load_timeout_s:g} s (--load-timeout)"
+            self._kill(reason)
+            raise Unavailable(reason) from None
+        _LOG.info(
+            "model %s loaded on %s in %.2f s, %d instance(s)",
+            model.name,
+            self.chip,
+            time.monotonic() - started,
+            model.instances,
+        )
+
+    async def _spawn(self) -> None:
+        ours, theirs = Channel.pair()
+        ours.set_nonblocking()
+        self._kill_reason = None
+        try:
+            # -P: the folder that the server happens to run in is no place to import from.
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "acap_runtime.worker", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._control = ours
+        try:
+            ours.send({"address": self.chip.plugin.address, "name": self.chip.backend.name, "verbose": self._verbose})
+            async with asyncio.timeout(_START_TIME_S):
+                await _first_word(ours)
+        except TimeoutError:
+            await self._end_process()
+            raise NotReady(f"{self.chip} is not ready: its probe did not end within {_START_TIME_S:g} s") from None
+        except AcapError as error:
+            await self._end_process()
+            raise type(error)(f"{self.chip} is not ready: {error}") from None
+        except OSError:
+            reason = _describe_end(await self._process.wait())
+            await self._end_process()
+            raise Unavailable(f"{self.chip} is not ready: its worker {reason} during the probe") from None
+        except BaseException:
+            await self._end_process()
+            raise
+        self._up.set()
+        self._refusal = None
+        _LOG.info("worker of %s started, process %d", self.chip, self._process.pid)
+
+    async def _keep_alive(self) -> None:
+        deaths: deque[float] = deque()
+        while True:
+            reason = await self._death()
+            failed = self._lose_models(Unavailable(f"the worker of {self.chip} {reason}"))
+            _LOG.error("worker of %s %s; %d call(s) failed", self.chip, reason, failed)
+            while not self._up.is_set():
+                deaths.append(time.monotonic())
+                await self._wait_to_restart(deaths, reason)
+                try:
+                    await self._spawn()
+                except AcapError as error:
+                    reason = str(error)
+                    _LOG.error("restart failed: %s", error)
+            self._reloading = asyncio.create_task(self._reload())
+
+    async def _death(self) -> str:
+        assert self._process is not None  # noqa: S101 - watched only when started
+        code = await self._process.wait()
+        self._up.clear()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        return self._kill_reason or _describe_end(code)
+
+    def _lose_models(self, error: AcapError) -> int:
+        return sum(model.detach(error) for model in self._models)
+
+    async def _wait_to_restart(self, deaths: deque[float], reason: str) -> None:
+        while deaths[-1] - deaths[0] > self._restarts.window_s:
+            deaths.popleft()
+        if len(deaths) < self._restarts.budget:
+            await asyncio.sleep(self._restarts.delay_s(len(deaths)))
+            return
+        rest_s = self._restarts.rest_s
+        self._refusal = Unavailable(
+            f"the worker of {self.chip} died {len(deaths)} times within {deaths[-1] - deaths[0]:.0f} s, "
+            f"the last time because it {reason}; it rests for {rest_s:g} s"
+        )
+        _LOG.error("%s", self._refusal)
+        for model in self._models:
+            model.refuse(self._refusal)
+        await asyncio.sleep(rest_s)
+        deaths.clear()
+
+    async def _reload(self) -> None:
+        # One by one, so that it is known which of them the worker dies of: that one is left out from then on.
+        for model in list(self._models):
+            if model.attached or not self._up.is_set():
+                continue
+            try:
+                await self._load(model)
+            except AcapError as error:
+                _LOG.error("model %s could not be loaded again: %s", model.name, error)
+                self._models.remove(model)
+                model.refuse(error)
+
+    async def _watch_runs(self) -> None:
+        limit = self._limits.run_timeout_s
+        while True:
+            await asyncio.sleep(min(1.0, limit / 4))
+            for model in self._models:
+                since = model.running_since
+                if since is not None and time.monotonic() - since > limit:
+                    self._kill(f"was killed: model {model.name} ran for more than {limit:g} s (--run-timeout)")
+
+    def _kill(self, reason: str) -> None:
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._kill_reason = self._kill_reason or reason
+        # The whole session: a driver may have started processes of its own.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _end_process(self) -> None:
+        self._up.clear()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        process = self._process
+        if process is None:
+            return
+        try:
+            async with asyncio.timeout(_STOP_TIME_S):
+                await process.wait()
+        except TimeoutError:
+            _LOG.warning("worker of %s does not end by itself and is killed", self.chip)
+            self._kill("was killed: it did not end")
+            await process.wait()
+
+
+async def _first_word(control: Channel) -> None:
+    """Wait for the worker's verdict on its chip. Raises `OSError` where it dies before."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(control.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(control.fileno())
+    received = control.receive()
+    if received is None:
+        raise ConnectionError("the worker closed its channel")
+    if "error" in received[0]:
+        raise unpack_error(received[0]["error"])
+
+
+def _describe_end(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+async def probe(chips: Sequence[InstalledChip], timeout_s: float) -> list[AcapError | None]:
+    """Probe chips side by side, each in a process of its own; None for each that is ready."""
+
+    async def probe_one(chip: InstalledChip) -> AcapError | None:
+        worker = Worker(chip, WorkerLimits(), RestartPolicy())
+        try:
+            async with asyncio.timeout(timeout_s):
+                await worker.start()
+        except AcapError as error:
+            return error
+        except TimeoutError:
+            return NotReady(f"{chip} is not ready: its probe did not end within {timeout_s:g} s")
+        finally:
+            await worker.stop()
+        return None
+
+    return list(await asyncio.gather(*(probe_one(chip) for chip in chips)))
