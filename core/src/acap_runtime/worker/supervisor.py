@@ -78,7 +78,15 @@ class Worker:
         Raises `NotReady` or whatever else the backend's probe raises, `Unavailable` where the process dies of it.
         """
         await self._spawn()
+        self._log_start()
         self._tasks = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
+
+    async def check(self) -> None:
+        """Start the process, hear whether the chip is ready, and end it. Raises as `start` does."""
+        try:
+            await self._spawn()
+        finally:
+            await self._end_process()
 
     async def stop(self) -> None:
         """Unload the models and end the process, within 3 seconds."""
@@ -185,6 +193,9 @@ class Worker:
             raise
         self._up.set()
         self._refusal = None
+
+    def _log_start(self) -> None:
+        assert self._process is not None  # noqa: S101 - called when it was started
         _LOG.info("worker of %s started, process %d", self.chip, self._process.pid)
 
     async def _keep_alive(self) -> None:
@@ -201,6 +212,7 @@ class Worker:
                 except AcapError as error:
                     reason = str(error)
                     _LOG.error("restart failed: %s", error)
+            self._log_start()
             self._reloading = asyncio.create_task(self._reload())
 
     async def _death(self) -> str:
@@ -307,16 +319,13 @@ async def probe(chips: Sequence[InstalledChip], timeout_s: float) -> list[AcapEr
     """Probe chips side by side, each in a process of its own; None for each that is ready."""
 
     async def probe_one(chip: InstalledChip) -> AcapError | None:
-        worker = Worker(chip, WorkerLimits(), RestartPolicy())
         try:
             async with asyncio.timeout(timeout_s):
-                await worker.start()
+                await Worker(chip, WorkerLimits(), RestartPolicy()).check()
         except AcapError as error:
             return error
         except TimeoutError:
             return NotReady(f"{chip} is not ready: its probe did not end within {timeout_s:g} s")
-        finally:
-            await worker.stop()
         return None
 
     return list(await asyncio.gather(*(probe_one(chip) for chip in chips)))

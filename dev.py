@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+"""Two commands for a machine that has Python 3.11 and git: see it work, and run every check.
+
+    python3 dev.py demo             start the runtime, have it read handwritten digits, stop it
+    python3 dev.py test [ARG ...]   lint, types and all tests, as CI runs them; ARGs go to pytest and leave out the rest
+
+Both set up what they need: a virtual environment in .venv, packages from pip, and libyuv from apt where this is
+Debian and you are root. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes.util
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+DISTRIBUTIONS = [ROOT / "core", *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
+
+
+def main() -> int:
+    if sys.version_info < (3, 11):
+        return complain(f"expected Python 3.11 or newer, got {sys.version.split()[0]}; run python3.11 dev.py …")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="start the runtime, have it read handwritten digits, stop it")
+    demo.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    commands.add_parser("test", help="lint, types and all tests; further arguments go to pytest")
+    arguments, rest = parser.parse_known_args()
+    if rest and arguments.command != "test":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        set_up(arguments.command)
+        if arguments.command == "demo":
+            return run(PYTHON, ROOT / "examples" / "digits" / "demo.py", *(["--json"] if arguments.json else []))
+        return test(rest)
+    except SetUpError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+class SetUpError(Exception):
+    """Something is missing that this script may not or cannot install."""
+
+
+def set_up(group: str) -> None:
+    install_libyuv()
+    described = [ROOT / "pyproject.toml", *(path / "pyproject.toml" for path in DISTRIBUTIONS)]
+    state = hashlib.sha256(b"".join([*(path.read_bytes() for path in described), sys.version.encode()])).hexdigest()
+    stamp = VENV / f"{group}.stamp"
+    if stamp.exists() and stamp.read_text() == state:
+        return
+    started = time.monotonic()
+    say(f"setting up {VENV} (a minute or two, the first time)")
+    if not PYTHON.exists():
+        make_venv()
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    need(run(*pip, "--upgrade", "pip"), "pip could not be upgraded: is a package index reachable?")
+    editable = [word for path in DISTRIBUTIONS for word in ("--editable", path)]
+    need(run(*pip, "--group", group, *editable), "the packages could not be installed: see pip's message above")
+    stamp.write_text(state)
+    say(f"set up in {time.monotonic() - started:.0f} s")
+
+
+def make_venv() -> None:
+    shutil.rmtree(VENV, ignore_errors=True)
+    if run(sys.executable, "-m", "venv", VENV) == 0:
+        return
+    shutil.rmtree(VENV, ignore_errors=True)
+    apt_install("python3-venv", "a virtual environment could not be made")
+    need(run(sys.executable, "-m", "venv", VENV), "a virtual environment could not be made: see the message above")
+
+
+def install_libyuv() -> None:
+    if not ctypes.util.find_library("yuv"):
+        apt_install("libyuv0", "libyuv is missing, with which images are converted")
+
+
+def apt_install(package: str, problem: str) -> None:
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise SetUpError(f"{problem}; on Debian or Ubuntu: sudo apt-get install {package}; then run this again")
+    say(f"{problem}: apt-get install {package}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    run("apt-get", "-qq", "update", environment=environment)
+    failed = run("apt-get", "-qq", "install", "--no-install-recommends", package, environment=environment)
+    need(failed, f"apt-get could not install {package}: see its message above")
+
+
+def test(arguments: list[str]) -> int:
+    tests = [("tests", [PYTHON, "-m", "pytest", *arguments])]
+    checks = [
+        ("lint", [PYTHON, "-m", "ruff", "check", "."]),
+        ("format", [PYTHON, "-m", "ruff", "format", "--check", "."]),
+        ("types", [PYTHON, "-m", "mypy"]),
+    ]
+    failed = []
+    for name, command in tests if arguments else checks + tests:
+        say(name)
+        if run(*command):
+            failed.append(name)
+    if failed:
+        return complain(f"failed: {', '.join(failed)}")
+    return 0
+
+
+def run(*command: object, environment: dict[str, str] | None = None) -> int:
+    return subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, check=False).returncode
+
+
+def need(exit_code: int, problem: str) -> None:
+    if exit_code:
+        raise SetUpError(problem)
+
+
+def say(text: str) -> None:
+    print(f"dev.py: {text}", file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> int:
+    say(f"error: {text}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
