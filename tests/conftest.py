@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -153,13 +153,34 @@ StartServer = Callable[..., Server]
 
 @pytest.fixture
 def start_server(tmp_path: Path, stubs: SimpleNamespace) -> Iterator[StartServer]:
-    """Starts servers with the given arguments, on a unix socket in the test's folder unless `-p` is among them."""
+    """Starts servers that end with the test."""
+    with _servers(tmp_path, stubs) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared_server(tmp_path_factory: pytest.TempPathFactory, stubs: SimpleNamespace) -> Iterator[StartServer]:
+    """Starts servers that end with the module's last test."""
+    with _servers(tmp_path_factory.mktemp("servers"), stubs) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def _servers(folder: Path, stubs: SimpleNamespace) -> Iterator[StartServer]:
+    """Start servers with the given arguments, on a unix socket in `folder` unless `-p` is among them; `through` is a
+    command that starts the server's, such as setpriv.
+    """
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: object, environment: Mapping[str, str] | None = None, ready: bool = True) -> Server:
+        def start(
+            *arguments: object,
+            environment: Mapping[str, str] | None = None,
+            through: Sequence[str] = (),
+            ready: bool = True,
+        ) -> Server:
             words = [str(argument) for argument in arguments]
-            number = len(list(tmp_path.glob("server*.log")))
-            socket = tmp_path / f"s{number}.sock"
+            number = len(list(folder.glob("server*.log")))
+            socket = folder / f"s{number}.sock"
             if "-p" in words:
                 address = f"localhost:{words[words.index('-p') + 1]}"
             else:
@@ -168,10 +189,10 @@ def start_server(tmp_path: Path, stubs: SimpleNamespace) -> Iterator[StartServer
                 else:
                     words += ["--socket", str(socket)]
                 address = f"unix://{socket}"
-            log_file = tmp_path / f"server{number}.log"
+            log_file = folder / f"server{number}.log"
             with log_file.open("wb") as log:
                 process = subprocess.Popen(
-                    [COMMAND, *words], stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+                    [*through, COMMAND, *words], stdout=log, stderr=log, env={**os.environ, **(environment or {})}
                 )
             server = Server(process, address, log_file, stubs)
             stack.callback(server.stop)
@@ -189,3 +210,23 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def assert_tests_pass() -> Callable[..., None]:
+    """Runs the tests in a folder by themselves, without this repository's configuration."""
+
+    def run(tests: Path, python: object = sys.executable, environment: Mapping[str, str] | None = None) -> None:
+        options = ["-q", "--import-mode=importlib", "-W", "error", "-p", "no:cacheprovider", "-c", "/dev/null"]
+        done = subprocess.run(
+            [python, "-m", "pytest", *options, "--rootdir", tests, tests],
+            cwd=tests,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert " passed" in done.stdout
+
+    return run

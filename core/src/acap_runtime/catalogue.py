@@ -108,10 +108,15 @@ class Catalogue:
 
     def _add(self, key: str, source: ModelSource, *, on_demand: bool) -> _Entry:
         assert self._worker is not None  # noqa: S101 - callers have asked
+        chip = self._worker.chip
+        options = {**self._options, **source.options}
+        if unknown := sorted(set(options) - set(chip.backend.options)):
+            known = ", ".join(sorted({"instances", *chip.backend.options}))
+            raise InvalidRequest(f"model {source.name}: {chip} has no option {unknown[0]}; expected one of: {known}")
         model = RemoteModel(
             source.name,
             source.path,
-            {**self._options, **source.options},
+            options,
             source.instances or self._instances,
             self._worker.admission,
         )
@@ -144,13 +149,13 @@ class Catalogue:
             file = await asyncio.to_thread(_identify, name if entry.on_demand else str(entry.model.path))
             failure = entry.failure
             if failure is not None and failure.file == file and time.monotonic() < failure.retry_at:
-                raise type(failure.error)(*failure.error.args)
+                raise failure.error.again()
         if entry.loading is None:
             entry.loading = asyncio.create_task(self._load(entry, file))
         # Who stops waiting, at its deadline or because it was cancelled, leaves the load to the others.
         await asyncio.shield(entry.loading)
         if entry.failure is not None:
-            raise type(entry.failure.error)(*entry.failure.error.args)
+            raise entry.failure.error.again()
 
     async def _load(self, entry: _Entry, file: tuple[int, ...]) -> None:
         assert self._worker is not None  # noqa: S101 - callers have asked

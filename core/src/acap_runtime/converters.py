@@ -46,7 +46,7 @@ class ConverterChoice:
 
     async def _choose(self) -> Converter:
         if time.monotonic() < self._retry_at:
-            raise NotReady(*self._problem.args)
+            raise self._problem.again()
         reasons = []
         problems = await probe(self._candidates, _PROBE_TIME_S)
         for chip, problem in zip(self._candidates, problems, strict=True):
@@ -59,4 +59,4 @@ class ConverterChoice:
         self._problem = NotReady(f"the image needs a conversion to the model's size, and no chip can do it: {advice}")
         self._retry_at = time.monotonic() + _RETRY_S
         _LOG.warning("images cannot be converted: %s", advice)
-        raise NotReady(*self._problem.args)
+        raise self._problem

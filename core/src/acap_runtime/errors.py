@@ -3,9 +3,17 @@
 Every message says what was expected, what came, and what to do about it.
 """
 
+from __future__ import annotations
+
+from typing import Self
+
 
 class AcapError(Exception):
     """Base of every error that this package and its plugins raise on purpose."""
+
+    def again(self) -> Self:
+        """The same error to be raised once more: one object raised over and over would grow a traceback without end."""
+        return type(self)(*self.args)
 
 
 class InvalidRequest(AcapError):

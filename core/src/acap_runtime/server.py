@@ -69,7 +69,7 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
     catalogue = Catalogue(
         worker,
         models=settings.models,
-        options={} if settings.threads is None else {"threads": str(settings.threads)},
+        options=_model_options(settings, chip),
         instances=settings.instances,
         on_demand=0 if settings.port else settings.on_demand_models,
     )
@@ -95,6 +95,14 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
             await asyncio.gather(start, return_exceptions=True)
         _LOG.info("stopping; running calls have %g s", settings.grace_s)
     _LOG.info("stopped")
+
+
+def _model_options(settings: Settings, chip: InstalledChip | None) -> dict[str, str]:
+    if settings.threads is None or chip is None:
+        return {}
+    if "threads" not in chip.backend.options:
+        raise InvalidRequest(f"--threads: {chip} has no such option")
+    return {"threads": str(settings.threads)}
 
 
 def _make_worker(settings: Settings, chip: InstalledChip) -> Worker:

@@ -171,7 +171,7 @@ class RemoteModel:
         Raises `Busy` where the chip's queue is full, `Unavailable` where the worker dies, and what the plugin raises.
         """
         if self.error is not None:
-            raise type(self.error)(*self.error.args)
+            raise self.error.again()
         if not self._has_room() and self.admission.waiting >= self.admission.limit:
             raise Busy(f"{self.admission.limit} calls wait for the chip already (--queue); try again later")
         call = _Call(inputs, outputs, until, asyncio.get_running_loop().create_future())

@@ -22,6 +22,7 @@ from acap_runtime.worker.remote_model import Admission, RemoteModel
 _LOG = logging.getLogger(__name__)
 _STOP_TIME_S: Final = 3.0
 _START_TIME_S: Final = 60.0
+_STDERR: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Worker:
         rests after too many deaths.
         """
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refusal.again()
         await self._up.wait()
         self._models.append(model)
         try:
@@ -144,8 +145,8 @@ class Worker:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 await model.attach(ours)
         except TimeoutError:
-            reason = f"model {model.name} was not loaded within {self._limits.load_timeout_s:g} s (--load-timeout)"
-            self._kill(reason)
+            reason = f"model {model.name} did not load within {self._limits.load_timeout_s:g} s (--load-timeout)"
+            self._kill(f"was killed: {reason}")
             raise Unavailable(reason) from None
         _LOG.info(
             "model %s loaded on %s in %.2f s, %d instance(s)",
@@ -165,7 +166,7 @@ class Worker:
                 *(sys.executable, "-P", "-m", "acap_runtime.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),
+                stdout=_STDERR,
                 start_new_session=True,
             )
         except BaseException:

@@ -1,0 +1,255 @@
+"""What a backend that converts images keeps to. The tests of a plugin in full:
+
+class TestMyChip(ProcessingContract):
+formats = frozenset({("nv12", "rgb-planar")})    # what the chip cannot do is said in class attributes
+crops = False
+
+@pytest.fixture
+def backend(self):
+return MyChip()
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import acap_runtime as acap
+from acap_runtime.backend import IMAGE_FORMATS
+from acap_runtime.testing.backend import BackendContract
+from acap_runtime.testing.pictures import flat, noise, waves
+from acap_runtime.testing.reference import Reference
+
+COLOURS = ((0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 60, 40), (40, 200, 60), (60, 40, 200))
+"""Black, white, grey, and three that show a swap of any two channels."""
+
+ALL_FORMATS: frozenset[tuple[str, str]] = frozenset(product(IMAGE_FORMATS, IMAGE_FORMATS))
+
+_FORMS: tuple[tuple[tuple[int, int], tuple[int, int], acap.Crop | None], ...] = (
+    ((64, 48), (64, 48), None),
+    ((320, 240), (200, 150), None),
+    ((400, 300), (60, 60), None),
+    ((64, 48), (100, 80), None),
+    ((63, 47), (31, 23), None),
+    ((64, 48), (32, 24), acap.Crop(16, 8, 32, 24)),
+    ((320, 240), (112, 112), acap.Crop(40, 10, 240, 220)),
+    ((63, 47), (21, 33), acap.Crop(11, 5, 21, 33)),
+)
+
+
+def _odd(*sizes: int) -> bool:
+    return any(size % 2 for size in sizes)
+
+
+CONVERSIONS: tuple[acap.Conversion, ...] = tuple(
+    acap.Conversion(acap.Image(came, *source), acap.Image(wanted, *target), crop)
+    for source, target, crop in _FORMS
+    for came, wanted in product(IMAGE_FORMATS, IMAGE_FORMATS)
+    if not (_odd(*source, *target) and "nv12" in (came, wanted))
+)
+"""Every pair of formats: as it is, smaller, much smaller, larger, cropped, cropped and scaled, with odd sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a result may be from the reference, in levels of 255: on average, and anywhere."""
+
+    mean: float
+    peak: int
+
+    def check(self, result: acap.Array, wanted: acap.Array) -> None:
+        """Fail with what was measured."""
+        distance = np.abs(result.astype(int) - wanted)
+        assert distance.max() <= self.peak, f"a pixel differs by {distance.max()} levels: at most {self.peak} allowed"
+        assert distance.mean() <= self.mean, f"differs by {distance.mean():.2f} on average: {self.mean} allowed"
+
+
+class ProcessingContract(BackendContract):
+    """Subclass it as ``Test…``, override `backend`, and say in the attributes what the chip cannot do.
+
+    Of `conversions`, those that `supports` names must be right, and the others refused.
+    """
+
+    conversions: ClassVar[tuple[acap.Conversion, ...]] = CONVERSIONS
+    formats: ClassVar[frozenset[tuple[str, str]]] = ALL_FORMATS
+    """Pairs of input and output format."""
+    scales: ClassVar[bool] = True
+    crops: ClassVar[bool] = True
+    odd_sizes: ClassVar[bool] = True
+    """Whether widths, heights and crops may be odd where the formats allow it."""
+    reference: ClassVar[Reference] = Reference()
+    tolerance: ClassVar[Tolerance] = Tolerance(mean=2, peak=8)
+    rounds: ClassVar[int] = 300
+    """How often a model is made and closed to find leaks."""
+
+    def supports(self, conversion: acap.Conversion) -> bool:
+        """Whether the chip can do a conversion. Override it where the attributes do not tell."""
+        region, source, target = conversion.region, conversion.input, conversion.output
+        sizes = (source.width, source.height, region.x, region.y, region.width, region.height)
+        return (
+            (source.format, target.format) in self.formats
+            and (self.scales or (region.width, region.height) == (target.width, target.height))
+            and (self.crops or conversion.crop is None)
+            and (self.odd_sizes or not _odd(*sizes, target.width, target.height))
+        )
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "conversion" in metafunc.fixturenames:
+            metafunc.parametrize("conversion", self._supported(), ids=str)
+
+    def _supported(self) -> list[acap.Conversion]:
+        return [conversion for conversion in self.conversions if self.supports(conversion)]
+
+    @pytest.fixture
+    def backend(self) -> acap.ProcessingBackend:
+        """Override this: a new backend."""
+        raise NotImplementedError("give the subclass a `backend` fixture")
+
+    @pytest.fixture
+    def model(
+        self,
+        ready: None,  # noqa: ARG002
+        backend: acap.ProcessingBackend,
+        conversion: acap.Conversion,
+    ) -> Iterator[acap.Model]:
+        model = backend.prepare(conversion)
+        yield model
+        model.close()
+
+    def test_a_model_has_the_specs_of_its_conversion(self, model: acap.Model, conversion: acap.Conversion) -> None:
+        assert model.inputs == conversion.inputs, f"inputs {model.inputs}: expected {conversion.inputs}"
+        assert model.outputs == conversion.outputs, f"outputs {model.outputs}: expected {conversion.outputs}"
+
+    def test_the_result_has_the_form_of_its_spec(self, model: acap.Model, conversion: acap.Conversion) -> None:
+        results = model.run({"input": noise(conversion.input)})
+        assert list(results) == ["output"], f"results {list(results)}: expected output"
+        result = results["output"]
+        assert isinstance(result, np.ndarray), f"output is a {type(result)}: expected a numpy array"
+        assert result.dtype == np.uint8, f"output has dtype {result.dtype}: expected uint8"
+        assert result.shape == conversion.output.shape, f"output {result.shape}: expected {conversion.output.shape}"
+        assert result.flags.c_contiguous, "output is not C-contiguous"
+
+    def test_the_picture_is_right(self, model: acap.Model, conversion: acap.Conversion) -> None:
+        region, target = conversion.region, conversion.output
+        period = 24 * max(1, region.width / target.width, region.height / target.height)
+        picture = waves(conversion.input, period)
+        self.tolerance.check(_converted(model, picture), self.reference(picture, conversion))
+
+    def test_a_flat_picture_keeps_its_colour(self, model: acap.Model, conversion: acap.Conversion) -> None:
+        for colour in COLOURS:
+            wanted = flat(conversion.output, colour)
+            result = _converted(model, flat(conversion.input, colour)).astype(int)
+            np.testing.assert_allclose(result, wanted, rtol=0, atol=self.tolerance.peak, err_msg=f"colour {colour}")
+
+    @pytest.mark.usefixtures("ready")
+    def test_bytes_that_are_only_moved_stay_what_they_are(self, backend: acap.ProcessingBackend) -> None:
+        for conversion in filter(_only_moves, self._supported()):
+            picture = noise(conversion.input)
+            model = backend.prepare(conversion)
+            result = _converted(model, picture)
+            model.close()
+            np.testing.assert_array_equal(result, self.reference(picture, conversion), err_msg=str(conversion))
+
+    def test_the_input_may_be_read_only_and_stays_as_it_is(
+        self, model: acap.Model, conversion: acap.Conversion
+    ) -> None:
+        picture = noise(conversion.input)
+        before = picture.copy()
+        picture.flags.writeable = False
+        _converted(model, picture)
+        np.testing.assert_array_equal(picture, before)
+
+    def test_the_input_may_lie_at_any_address(self, model: acap.Model, conversion: acap.Conversion) -> None:
+        picture = noise(conversion.input)
+        moved = np.frombuffer(b"\0" + picture.tobytes(), np.uint8, offset=1).reshape(picture.shape)
+        np.testing.assert_array_equal(_converted(model, moved), _converted(model, picture))
+
+    def test_a_run_leaves_nothing_behind_for_the_next(self, model: acap.Model, conversion: acap.Conversion) -> None:
+        first = _converted(model, noise(conversion.input))
+        _converted(model, flat(conversion.input, (255, 255, 255)))
+        np.testing.assert_array_equal(_converted(model, noise(conversion.input)), first)
+
+    @pytest.mark.usefixtures("ready")
+    def test_a_result_lives_on_while_other_models_run(self, backend: acap.ProcessingBackend) -> None:
+        conversion = self._supported()[0]
+        model, other = backend.prepare(conversion), backend.prepare(conversion)
+        result = model.run({"input": noise(conversion.input)})["output"]
+        before = result.copy()
+        other.run({"input": flat(conversion.input, (255, 255, 255))})
+        other.close()
+        np.testing.assert_array_equal(result, before)
+        model.close()
+
+    @pytest.mark.usefixtures("ready")
+    def test_models_run_side_by_side(self, backend: acap.ProcessingBackend) -> None:
+        supported = self._supported()
+
+        def results(conversion: acap.Conversion) -> list[acap.Array]:
+            picture = noise(conversion.input)
+            model = backend.prepare(conversion)
+            try:
+                return [_converted(model, picture) for _ in range(20)]
+            finally:
+                model.close()
+
+        for pair in ((supported[0], supported[0]), (supported[0], supported[-1])):
+            alone = [results(conversion)[0] for conversion in pair]
+            with ThreadPoolExecutor(len(pair)) as threads:
+                together = list(threads.map(results, pair))
+            for wanted, found in zip(alone, together, strict=True):
+                for result in found:
+                    np.testing.assert_array_equal(result, wanted)
+
+    @pytest.mark.usefixtures("ready")
+    def test_close_gives_everything_back(self, backend: acap.ProcessingBackend) -> None:
+        conversion = max(self._supported(), key=lambda conversion: prod(conversion.output.shape))
+        picture = noise(conversion.input)
+
+        def rounds(count: int) -> tuple[int, int]:
+            for _ in range(count):
+                model = backend.prepare(conversion)
+                model.run({"input": picture})
+                model.close()
+            return _resident_bytes(), len(list(Path("/proc/self/fd").iterdir()))
+
+        bytes_before, files_before = rounds(30)
+        bytes_after, files_after = rounds(self.rounds)
+        grown = (bytes_after - bytes_before) / 2**20
+        assert grown < 8, f"{self.rounds} models grew the process by {grown:.0f} MiB: expected less than 8"  # noqa: PLR2004
+        assert files_after <= files_before, f"{files_before} open files became {files_after}"
+
+    @pytest.mark.usefixtures("ready")
+    def test_what_the_chip_cannot_do_is_refused(self, backend: acap.ProcessingBackend) -> None:
+        for conversion in self.conversions:
+            if not self.supports(conversion):
+                with pytest.raises(acap.InvalidRequest):
+                    backend.prepare(conversion)
+
+
+def _only_moves(conversion: acap.Conversion) -> bool:
+    region, source, target = conversion.region, conversion.input, conversion.output
+    scaled = (region.width, region.height) != (target.width, target.height)
+    return not scaled and (source.format == "nv12") == (target.format == "nv12")
+
+
+def _converted(model: acap.Model, picture: acap.Array) -> acap.Array:
+    return model.run({"input": picture})["output"].copy()
+
+
+def _resident_bytes() -> int:
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):  # glibc keeps what was freed, and a leak would hide in it
+        libc.malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

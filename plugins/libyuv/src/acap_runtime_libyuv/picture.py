@@ -1,0 +1,72 @@
+"""Pictures in memory, as libyuv sees them: planes, each a pointer and a stride."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import acap_runtime as acap
+
+Layout = Literal["nv12", "i420", "raw", "argb", "planar"]
+"""libyuv's names; ``raw`` is R, G, B per pixel. ``planar`` has no name there."""
+
+LAYOUTS: Final[dict[str, Layout]] = {"nv12": "nv12", "rgb-interleaved": "raw", "rgb-planar": "planar"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One plane of a layout: bytes per sample, and how many pixels share a sample in each direction."""
+
+    sample: int
+    shared: int
+
+    def stride(self, width: int) -> int:
+        return -(-width // self.shared) * self.sample
+
+    def rows(self, height: int) -> int:
+        return -(-height // self.shared)
+
+    def nbytes(self, width: int, height: int) -> int:
+        return self.stride(width) * self.rows(height)
+
+
+PLANES: Final[dict[Layout, tuple[Plane, ...]]] = {
+    "nv12": (Plane(1, 1), Plane(2, 2)),
+    "i420": (Plane(1, 1), Plane(1, 2), Plane(1, 2)),
+    "raw": (Plane(3, 1),),
+    "argb": (Plane(4, 1),),
+    "planar": (Plane(1, 1), Plane(1, 1), Plane(1, 1)),
+}
+
+
+def nbytes(layout: Layout, width: int, height: int) -> int:
+    """Bytes of a tight picture."""
+    return sum(plane.nbytes(width, height) for plane in PLANES[layout])
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A part of a tight picture.
+
+    `memory` is cffi's hold on the buffer: pointers into it do not keep it alive.
+    """
+
+    layout: Layout
+    width: int
+    height: int
+    memory: Any
+    planes: tuple[Any, ...]
+    """Pointer, stride, pointer, stride, …: the order in which every function of libyuv takes them."""
+
+
+def picture_in(memory: Any, layout: Layout, width: int, height: int, region: acap.Crop | None = None) -> Picture:
+    """Lay a picture of `width` and `height` over `memory`, and take its `region`."""
+    region = region or acap.Crop(0, 0, width, height)
+    planes: list[Any] = []
+    start = 0
+    for plane in PLANES[layout]:
+        stride = plane.stride(width)
+        corner = region.y // plane.shared * stride + region.x // plane.shared * plane.sample
+        planes += (memory + start + corner, stride)
+        start += plane.nbytes(width, height)
+    return Picture(layout, region.width, region.height, memory, tuple(planes))

@@ -1,0 +1,36 @@
+"""What can be said about a model file before native code sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import acap_runtime as acap
+
+LARGEST_FILE: Final = 2**31 - 1
+"""Offsets in a flatbuffer are signed 32-bit numbers."""
+
+IDENTIFIER: Final = b"TFL3"
+_IDENTIFIER_OFFSET: Final = 4
+
+
+def read_model_file(path: Path) -> bytes:
+    """Read a file that looks like a model; raises `InvalidRequest` for others."""
+    try:
+        if not path.is_file():
+            raise acap.InvalidRequest(f"{path}: expected a model file, got something that is no file")
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise acap.InvalidRequest(f"{path}: expected a model of less than 2 GiB, got {size} bytes")
+        with path.open("rb") as file:
+            start = file.read(_IDENTIFIER_OFFSET + len(IDENTIFIER))
+            if start[_IDENTIFIER_OFFSET:] != IDENTIFIER:
+                raise acap.InvalidRequest(
+                    f"{path}: expected a TensorFlow Lite model, with {IDENTIFIER.decode()} at offset "
+                    f"{_IDENTIFIER_OFFSET}; the file of {size} bytes starts with {start!r}"
+                )
+            # Not mapped: a mapped file that somebody truncates ends the process with SIGBUS.
+            file.seek(0)
+            return file.read()
+    except OSError as error:
+        raise acap.InvalidRequest(f"{path}: expected a model file: {error.strerror}") from error

@@ -1,0 +1,68 @@
+"""Each distribution alone: its wheel holds what it needs, and its tests pass beside core and nothing else of ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DISTRIBUTIONS = [ROOT / "core", *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
+PIP = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel of every distribution."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for distribution in DISTRIBUTIONS:
+        # From a copy: a build leaves files in the folder that it builds.
+        copy = folder / "source" / distribution.name
+        shutil.copytree(distribution, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run([sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", folder, copy], check=True)
+    return folder
+
+
+def _wheel(wheels: Path, distribution: Path) -> Path:
+    stem = "acap_runtime" if distribution.name == "core" else f"acap_runtime_{distribution.name}"
+    (wheel,) = wheels.glob(f"{stem}-*.whl")
+    return wheel
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda path: path.name)
+def test_a_wheel_holds_every_file_of_its_package(distribution: Path, wheels: Path) -> None:
+    with zipfile.ZipFile(_wheel(wheels, distribution)) as wheel:
+        packed = set(wheel.namelist())
+        (metadata,) = (wheel.read(name).decode() for name in packed if name.endswith(".dist-info/METADATA"))
+    source = distribution / "src"
+    files = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert files <= packed
+    assert any(name.endswith("/py.typed") for name in packed)
+    assert not any("test_" in name for name in packed)
+    assert any(name.endswith("/entry_points.txt") for name in packed)
+    assert "License-Expression: Apache-2.0" in metadata
+    if distribution.name == "core":
+        assert "acap_runtime/proto/api.binpb" in packed
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda path: path.name)
+def test_a_distribution_passes_its_tests_alone(
+    distribution: Path, wheels: Path, tmp_path: Path, assert_tests_pass
+) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    python = venv / "bin" / "python"
+    core = _wheel(wheels, ROOT / "core")
+    alone = [f"{_wheel(wheels, distribution)}[testing]"]
+    subprocess.run([python, *PIP, "install", "--upgrade", "pip"], check=True)
+    subprocess.run([python, *PIP, "install", *([] if distribution.name == "core" else [core]), *alone], check=True)
+    shutil.copytree(distribution, tmp_path / distribution.name, ignore=shutil.ignore_patterns("src", "__pycache__"))
+    # A copy has no neighbours: tests of real models look for them where this names them.
+    environment = {"ACAP_TEST_MODELS": os.environ.get("ACAP_TEST_MODELS", str(ROOT.parent / "shared" / "models"))}
+    assert_tests_pass(tmp_path / distribution.name / "tests", python, environment)
