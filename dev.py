@@ -27,7 +27,7 @@ DISTRIBUTIONS = [ROOT / "core", *sorted(path.parent for path in (ROOT / "plugins
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one learns it here
         return complain(f"expected Python 3.11 or newer, got {sys.version.split()[0]}; run python3.11 dev.py …")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)

@@ -45,11 +45,10 @@ def main() -> int:
     as_json = parser.parse_args().json
     with tempfile.TemporaryDirectory() as folder:
         address = f"unix://{folder}/demo.sock"
-        command = [Path(sys.executable).with_name("acapruntime"), "serve", "--socket", f"{folder}/demo.sock"]
-        command += ["--chip", "2", "--model", f"digits={HERE / 'digits.tflite'}"]
-        print("$", "acapruntime", *command[1:], file=sys.stderr, flush=True)
+        options = ["--socket", f"{folder}/demo.sock", "--chip", "2", "--model", f"digits={HERE / 'digits.tflite'}"]
+        print("$ acapruntime serve", *options, file=sys.stderr, flush=True)
         started = time.monotonic()
-        server = subprocess.Popen(command)
+        server = subprocess.Popen([Path(sys.executable).with_name("acapruntime"), "serve", *options])
         try:
             readings = read_pictures(address)
             took = time.monotonic() - started

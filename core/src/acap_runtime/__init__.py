@@ -1,11 +1,13 @@
 """What plugin authors import: ``import acap_runtime as acap``."""
 
 from acap_runtime.backend import (
+    IMAGE_FORMATS,
     Array,
     Backend,
     Conversion,
     Crop,
     Image,
+    ImageFormat,
     InferenceBackend,
     Model,
     ProcessingBackend,
@@ -25,6 +27,7 @@ from acap_runtime.errors import (
 from acap_runtime.hookspecs import hookimpl
 
 __all__ = [
+    "IMAGE_FORMATS",
     "AcapError",
     "Array",
     "Backend",
@@ -34,6 +37,7 @@ __all__ = [
     "DeviceError",
     "Forbidden",
     "Image",
+    "ImageFormat",
     "InferenceBackend",
     "InvalidRequest",
     "Model",

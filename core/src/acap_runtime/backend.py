@@ -183,8 +183,9 @@ class Model(ABC):
         """Compute every output.
 
         `inputs` has one read-only, C-contiguous array per spec, of that dtype and of a shape the spec accepts. They
-        may not be kept. The result has one array per output; it may be a view that lives until the next `run` or
-        `close`. Raises `DeviceError` where the chip fails, `InvalidRequest` where these inputs cannot be run.
+        may not be kept. The result has one array per output: a view is enough, of an input or of memory that stays as
+        it is until the next `run` or `close`. Raises `DeviceError` where the chip fails, `InvalidRequest` where these
+        inputs cannot be run.
         """
 
     @abstractmethod

@@ -14,7 +14,7 @@ from typing import Final
 
 from acap_runtime.errors import AcapError, Busy, Forbidden, InvalidRequest, NotFound, NotReady, Unavailable, shown
 from acap_runtime.worker.remote_model import RemoteModel
-from acap_runtime.worker.supervisor import Worker
+from acap_runtime.worker.supervisor import Resting, Worker, WorkerDied
 
 _LOG = logging.getLogger(__name__)
 _RETRY_S: Final = 5.0
@@ -38,6 +38,13 @@ class _Failure:
     error: AcapError
     retry_at: float
     file: tuple[int, ...]
+
+    @classmethod
+    def of(cls, error: AcapError, file: tuple[int, ...]) -> _Failure:
+        wait_s = (
+            _RETRY_AFTER_DEATH_S if isinstance(error, WorkerDied) else 0.0 if isinstance(error, Resting) else _RETRY_S
+        )
+        return cls(error, time.monotonic() + wait_s, file)
 
 
 @dataclass(eq=False)
@@ -144,9 +151,11 @@ class Catalogue:
     async def _ensure_loaded(self, name: str, entry: _Entry) -> None:
         assert self._worker is not None  # noqa: S101 - callers have asked
         if entry.loading is None:
-            if entry.failure is None and self._worker.holds(entry.model):
+            if self._worker.holds(entry.model):
                 return
             file = await asyncio.to_thread(_identify, name if entry.on_demand else str(entry.model.path))
+            if entry.failure is None and entry.model.error is not None:
+                entry.failure = _Failure.of(entry.model.error, file)  # it could not be loaded again after a restart
             failure = entry.failure
             if failure is not None and failure.file == file and time.monotonic() < failure.retry_at:
                 raise failure.error.again()
@@ -165,8 +174,7 @@ class Catalogue:
         except (AcapError, OSError) as error:
             _LOG.error("model %s could not be loaded: %s", entry.model.name, error)
             known = error if isinstance(error, AcapError) else Unavailable(f"cannot load the model: {error}")
-            wait_s = _RETRY_AFTER_DEATH_S if isinstance(known, Unavailable) else _RETRY_S
-            entry.failure = _Failure(known, time.monotonic() + wait_s, file)
+            entry.failure = _Failure.of(known, file)
         finally:
             entry.loading = None
 

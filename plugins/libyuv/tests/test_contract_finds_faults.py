@@ -10,6 +10,7 @@ from typing import Any, TextIO, TypeAlias
 import acap_runtime as acap
 import numpy as np
 import pytest
+from acap_runtime.testing.backend import require
 from acap_runtime.testing.processing import ProcessingContract
 from acap_runtime.testing.reference import Reference
 from acap_runtime_libyuv import LibyuvBackend
@@ -171,3 +172,26 @@ def test_a_conversion_that_is_not_claimed_but_done() -> None:
 
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         Modest().test_what_the_chip_cannot_do_is_refused(LibyuvBackend("larod"))
+
+
+class AbsentBackend(LibyuvBackend):
+    def probe(self) -> None:
+        raise acap.NotReady("no such chip here")
+
+
+def test_a_chip_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACAPRUNTIME_REQUIRE_HARDWARE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="cpu-proc: no such chip here"):
+        require(AbsentBackend())
+    monkeypatch.setenv("ACAPRUNTIME_REQUIRE_HARDWARE", "1")
+    with pytest.raises(pytest.fail.Exception, match="cpu-proc: no such chip here"):
+        require(AbsentBackend())
+
+
+class Uninstalled(LibyuvBackend):
+    __module__ = "numpy"
+
+
+def test_a_plugin_without_an_entry_point() -> None:
+    with pytest.raises(AssertionError, match="Is the plugin installed"):
+        Contract().test_its_plugin_is_found_by_an_entry_point(Uninstalled())

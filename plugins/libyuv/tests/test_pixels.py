@@ -18,7 +18,7 @@ from acap_runtime_libyuv.backend import Chroma
 Size: TypeAlias = tuple[int, int]
 
 CHROMA: dict[Chroma, Literal["halved", "full"]] = {"larod": "halved", "full": "full"}
-TOLERANCE: dict[Chroma, Tolerance] = {"larod": Tolerance(mean=2, peak=8), "full": Tolerance(mean=2, peak=6)}
+TOLERANCE: dict[Chroma, Tolerance] = {"larod": Tolerance(mean=2.5, peak=8), "full": Tolerance(mean=2.5, peak=6)}
 
 SIZES = [
     ((64, 48), (64, 48)),

@@ -63,6 +63,16 @@ def discover(package: str) -> Discovery:
     return Discovery(**json.loads(done.stdout))
 
 
+def require(backend: acap.Backend) -> None:
+    """Skip the test with `probe`'s own reason where the chip is missing, or fail if it must be there."""
+    try:
+        backend.probe()
+    except acap.NotReady as reason:
+        if os.environ.get("ACAPRUNTIME_REQUIRE_HARDWARE") == "1":
+            pytest.fail(f"{backend.name}: {reason}")
+        pytest.skip(f"{backend.name}: {reason}")
+
+
 class BackendContract:
     """The checks that all backends share; `InferenceContract` and `ProcessingContract` add those of their kind.
 
@@ -80,12 +90,7 @@ class BackendContract:
 
     @pytest.fixture
     def ready(self, backend: acap.Backend) -> None:
-        try:
-            backend.probe()
-        except acap.NotReady as reason:
-            if os.environ.get("ACAPRUNTIME_REQUIRE_HARDWARE") == "1":
-                pytest.fail(f"{backend.name}: {reason}")
-            pytest.skip(f"{backend.name}: {reason}")
+        require(backend)
 
     def test_it_tells_who_it_is(self, backend: acap.Backend) -> None:
         kinds = (acap.InferenceBackend, acap.ProcessingBackend)

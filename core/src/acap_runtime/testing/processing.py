@@ -1,12 +1,14 @@
-"""What a backend that converts images keeps to. The tests of a plugin in full:
+"""What a backend that converts images keeps to.
 
-class TestMyChip(ProcessingContract):
-formats = frozenset({("nv12", "rgb-planar")})    # what the chip cannot do is said in class attributes
-crops = False
+The tests of a plugin in full, for a chip that converts one pair of formats and cannot crop:
 
-@pytest.fixture
-def backend(self):
-return MyChip()
+    class TestMyChip(ProcessingContract):
+        formats = frozenset({("nv12", "rgb-planar")})
+        crops = False
+
+        @pytest.fixture
+        def backend(self):
+            return MyChip()
 """
 
 from __future__ import annotations

@@ -158,12 +158,12 @@ class _Instance:
         try:
             while (received := self._channel.receive()) is not None:
                 self._answer(model, *received)
-            self._conversions.close()
-            model.close()
         except BaseException:  # noqa: BLE001 - the process ends
             # Calls would wait for an instance that is no more: a new process is better than half of one.
             _LOG.exception("an instance ends")
             os._exit(1)
+        for each in (*self._conversions.models(), model):
+            _close(each)
 
     def _answer(self, model: Model, message: Mapping[str, Any], descriptors: list[int]) -> None:
         for forgotten in message["forget"]:
@@ -229,7 +229,7 @@ class _Conversions:
         key = f"{name} {packed}"
         if key not in self._prepared:
             if len(self._prepared) == _PREPARED_CONVERSIONS:
-                self._prepared.popitem(last=False)[1].close()
+                _close(self._prepared.popitem(last=False)[1])
             self._prepared[key] = self._prepare(*packed)
         self._prepared.move_to_end(key)
         model = self._prepared[key]
@@ -245,9 +245,15 @@ class _Conversions:
             raise TypeError(f"chip {chip} does not convert images")
         return _checked_model(backend.prepare(unpack_conversion(conversion)))
 
-    def close(self) -> None:
-        for model in self._prepared.values():
-            model.close()
+    def models(self) -> Collection[Model]:
+        return self._prepared.values()
+
+
+def _close(model: Model) -> None:
+    try:
+        model.close()
+    except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other models go on
+        _LOG.error("a model could not be closed", exc_info=error)
 
 
 def _checked_model(model: object) -> Model:

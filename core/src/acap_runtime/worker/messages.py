@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from acap_runtime import errors
 from acap_runtime.backend import Conversion, Crop, Image, Quantisation, TensorSpec
-from acap_runtime.errors import AcapError, DeviceError
+from acap_runtime.errors import AcapError, Busy, DeviceError, Forbidden, InvalidRequest, NotFound, NotReady, Unavailable
 
 Message: TypeAlias = Mapping[str, Any]
 
 _LARGEST_MESSAGE: Final = 128 * 1024
 _MOST_DESCRIPTORS: Final = 1
+_DESCRIPTOR: Final = struct.Struct("i")
+_ERRORS: Final[dict[str, type[AcapError]]] = {
+    kind.__name__: kind for kind in (InvalidRequest, NotFound, NotReady, Unavailable, Busy, DeviceError, Forbidden)
+}
 
 
 class Channel:
@@ -53,12 +57,18 @@ class Channel:
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
         """The next message and the descriptors that came with it; None when the other end is closed."""
+        space = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
         try:
-            data, descriptors, _, _ = socket.recv_fds(
-                self._socket, _LARGEST_MESSAGE, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
-            )
+            # Not socket.recv_fds, which drops the flag in Python 3.11.
+            data, ancillary, _, _ = self._socket.recvmsg(_LARGEST_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
         except ConnectionError:
             return None
+        descriptors = [
+            descriptor
+            for level, kind, packed in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for (descriptor,) in _DESCRIPTOR.iter_unpack(packed)
+        ]
         return (json.loads(data), descriptors) if data else None
 
     def hang_up(self) -> None:
@@ -74,15 +84,18 @@ class Channel:
 
 def pack_error(error: BaseException) -> list[str]:
     """An exception as a message carries it. What a plugin did not mean to raise becomes a `DeviceError`."""
-    if isinstance(error, AcapError):
-        return [type(error).__name__, str(error)]
-    return [DeviceError.__name__, f"unexpected {type(error).__name__}: {error}"]
+    # The front knows core's errors only: a plugin's own subclass travels as the one it is derived from.
+    for kind in type(error).__mro__:
+        if kind in _ERRORS.values():
+            return [kind.__name__, str(error)]
+    message = str(error) if isinstance(error, AcapError) else f"unexpected {type(error).__name__}: {error}"
+    return [DeviceError.__name__, message]
 
 
 def unpack_error(packed: Sequence[str]) -> AcapError:
-    """The exception that `pack_error` packed; a plugin's own subclass comes back as a `DeviceError`."""
-    kind = getattr(errors, packed[0], DeviceError)
-    return (kind if isinstance(kind, type) and issubclass(kind, AcapError) else DeviceError)(packed[1])
+    """The exception that `pack_error` packed."""
+    name, message = packed
+    return _ERRORS.get(name, DeviceError)(message)
 
 
 def pack_spec(spec: TensorSpec) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from acap_runtime.backend import Conversion, TensorSpec
-from acap_runtime.errors import AcapError, Busy, InvalidRequest, Unavailable
+from acap_runtime.errors import AcapError, Busy, InvalidRequest
 from acap_runtime.tensors import Source, has_wire_type
 from acap_runtime.worker.messages import Channel, pack_conversion, unpack_error, unpack_spec
 from acap_runtime.worker.segment import Segment, layout
@@ -92,7 +92,7 @@ class RemoteModel:
 
     It outlives the worker's process: after a crash it is attached to the next one. `error` is set while calls are
     refused, and says why. Calls that wait in the queue when the worker dies go on waiting; those that the chip had
-    fail.
+    fail. `suspicion` grows when the worker dies while it loads this model.
     """
 
     name: str
@@ -103,7 +103,9 @@ class RemoteModel:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     error: AcapError | None = None
+    suspicion: int = 0
     _channel: Channel | None = None
+    _open: bool = False  # loaded, and nothing known to be wrong with the channel
     _loading: asyncio.Future[None] | None = None
     _waiting: deque[_Call] = field(default_factory=deque)
     _running: dict[int, _Call] = field(default_factory=dict)
@@ -116,6 +118,10 @@ class RemoteModel:
     def attached(self) -> bool:
         """Whether a living worker has this model, loaded or loading."""
         return self._channel is not None
+
+    @property
+    def loading(self) -> bool:
+        return self._loading is not None
 
     @property
     def idle(self) -> bool:
@@ -144,7 +150,12 @@ class RemoteModel:
         finally:
             self._loading = None
         self.error = None
+        self._open = self._channel is channel
         self._dispatch()
+
+    def hold(self) -> None:
+        """Send the worker nothing more: it is about to end."""
+        self._open = False
 
     def detach(self, error: AcapError) -> int:
         """The worker is gone: fail what it had, and say how many calls that was."""
@@ -188,7 +199,7 @@ class RemoteModel:
 
     def _has_room(self) -> bool:
         # One call more than can run lies ready in the worker, so that no instance waits for a message.
-        return self._channel is not None and self._loading is None and len(self._running) <= self.instances
+        return self._open and len(self._running) <= self.instances
 
     def _take_waiting(self) -> _Call:
         self.admission.waiting -= 1
@@ -201,8 +212,11 @@ class RemoteModel:
                 self._send(call)
             except AcapError as error:
                 call.future.set_exception(error)
-            except OSError as error:
-                call.future.set_exception(Unavailable(f"the worker of model {self.name} cannot be reached: {error}"))
+            except OSError:
+                # The worker is dying. The supervisor will attach this model to the next one, which gets the call.
+                self._open = False
+                self._waiting.appendleft(call)
+                self.admission.waiting += 1
         self._mark_started()
 
     def _send(self, call: _Call) -> None:
@@ -276,7 +290,8 @@ class RemoteModel:
         except BlockingIOError:
             return
         if received is None:
-            # The supervisor learns why from the process and detaches this model; until then nothing is sent.
+            # The worker is dying. The supervisor learns from the process why, and detaches this model.
+            self._open = False
             asyncio.get_running_loop().remove_reader(channel.fileno())
             return
         message, descriptors = received
@@ -317,7 +332,7 @@ class RemoteModel:
         self._dispatch()
 
     def _drop_channel(self) -> None:
-        channel, self._channel = self._channel, None
+        channel, self._channel, self._open = self._channel, None, False
         if channel is not None:
             asyncio.get_running_loop().remove_reader(channel.fileno())
             channel.close()

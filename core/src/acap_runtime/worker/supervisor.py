@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 _STOP_TIME_S: Final = 3.0
 _START_TIME_S: Final = 60.0
 _STDERR: Final = 2
+_GUILTY: Final = 2
+"""Suspicion at which a model is not loaded again: it alone was loading when the worker died, or it was each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,14 @@ class RestartPolicy:
         return 0.0 if deaths <= 1 else min(self.first_delay_s * 2 ** (deaths - 2), self.longest_delay_s)
 
 
+class WorkerDied(Unavailable):
+    """The process of a chip ended while it had the call or the load in question."""
+
+
+class Resting(Unavailable):
+    """The chip's process died too often of late and is not started for a while."""
+
+
 class Worker:
     """One chip's process and its models."""
 
@@ -65,10 +75,11 @@ class Worker:
         self._restarts = restarts
         self._verbose = verbose
         self._models: list[RemoteModel] = []
+        self._starting: list[RemoteModel] = []
         self._process: asyncio.subprocess.Process | None = None
         self._control: Channel | None = None
-        self._up = asyncio.Event()
         self._refusal: AcapError | None = None
+        self._settled = asyncio.Event()  # the process is up, or there is a refusal that says why not
         self._kill_reason: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._reloading: asyncio.Task[None] | None = None
@@ -95,27 +106,25 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for model in self._models:
+        self._refuse(Unavailable("the server stops"))
+        for model in (*self._models, *self._starting):
             model.detach(Unavailable("the server stops"))
-            model.refuse(Unavailable("the server stops"))
         self._models.clear()
         await self._end_process()
 
     async def load(self, model: RemoteModel) -> None:
         """Load a model, and from then on again after every restart.
 
-        Raises what the plugin raises, `Unavailable` where the worker dies of it, does not answer within the limit, or
-        rests after too many deaths.
+        Raises what the plugin raises, `WorkerDied` where the worker dies of it or does not answer within the limit,
+        `Resting` where it died too often before.
         """
-        if self._refusal is not None:
-            raise self._refusal.again()
-        await self._up.wait()
-        self._models.append(model)
+        self._starting.append(model)
         try:
-            await self._load(model)
-        except BaseException:
-            self._models.remove(model)
-            raise
+            while not await self._loaded(model):
+                _LOG.warning("loading model %s again: its worker died, perhaps not of it", model.name)
+        finally:
+            self._starting.remove(model)
+        self._models.append(model)
 
     def holds(self, model: RemoteModel) -> bool:
         """Whether the worker has this model, or will have it again once it is restarted."""
@@ -127,27 +136,18 @@ class Worker:
         model.detach(Unavailable(f"model {model.name} was unloaded"))
         model.refuse(Unavailable(f"model {model.name} was unloaded"))
 
-    async def _load(self, model: RemoteModel) -> None:
-        control = self._control
-        if control is None:
-            raise Unavailable(f"the worker of {self.chip} is down")
-        ours, theirs = Channel.pair()
-        message = {"path": str(model.path), "options": dict(model.options), "instances": model.instances}
+    async def _loaded(self, model: RemoteModel) -> bool:
+        """Load a model once the process is up; False where the worker died meanwhile, but maybe not of this model."""
+        await self._settled.wait()
+        if self._control is None:
+            raise self._refusal.again() if self._refusal else Unavailable(f"the worker of {self.chip} is down")
         started = time.monotonic()
         try:
-            control.send(message, [theirs.fileno()])
-        except OSError as error:
-            ours.close()
-            raise Unavailable(f"the worker of {self.chip} is down: {error}") from None
-        finally:
-            theirs.close()
-        try:
-            async with asyncio.timeout(self._limits.load_timeout_s):
-                await model.attach(ours)
-        except TimeoutError:
-            reason = f"model {model.name} did not load within {self._limits.load_timeout_s:g} s (--load-timeout)"
-            self._kill(f"was killed: {reason}")
-            raise Unavailable(reason) from None
+            await self._load(model, self._control)
+        except WorkerDied:
+            if model.suspicion < _GUILTY:
+                return False
+            raise
         _LOG.info(
             "model %s loaded on %s in %.2f s, %d instance(s)",
             model.name,
@@ -155,6 +155,28 @@ class Worker:
             time.monotonic() - started,
             model.instances,
         )
+        return True
+
+    async def _load(self, model: RemoteModel, control: Channel) -> None:
+        ours, theirs = Channel.pair()
+        message = {"path": str(model.path), "options": dict(model.options), "instances": model.instances}
+        try:
+            control.send(message, [theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            self._drop_control()
+            raise WorkerDied(f"the worker of {self.chip} is down: {error}") from None
+        finally:
+            theirs.close()
+        try:
+            async with asyncio.timeout(self._limits.load_timeout_s):
+                await model.attach(ours)
+        except TimeoutError:
+            reason = f"model {model.name} did not load within {self._limits.load_timeout_s:g} s (--load-timeout)"
+            model.suspicion = _GUILTY
+            self._kill(f"was killed: {reason}")
+            raise WorkerDied(reason) from None
+        model.suspicion = 0
 
     async def _spawn(self) -> None:
         ours, theirs = Channel.pair()
@@ -192,8 +214,8 @@ class Worker:
         except BaseException:
             await self._end_process()
             raise
-        self._up.set()
         self._refusal = None
+        self._settled.set()
 
     def _log_start(self) -> None:
         assert self._process is not None  # noqa: S101 - called when it was started
@@ -203,30 +225,41 @@ class Worker:
         deaths: deque[float] = deque()
         while True:
             reason = await self._death()
-            failed = self._lose_models(Unavailable(f"the worker of {self.chip} {reason}"))
-            _LOG.error("worker of %s %s; %d call(s) failed", self.chip, reason, failed)
-            while not self._up.is_set():
+            _LOG.error("worker of %s %s; %d call(s) failed", self.chip, reason, self._lose_models(reason))
+            while self._control is None:
                 deaths.append(time.monotonic())
                 await self._wait_to_restart(deaths, reason)
                 try:
                     await self._spawn()
-                except AcapError as error:
-                    reason = str(error)
-                    _LOG.error("restart failed: %s", error)
+                except (AcapError, OSError) as error:
+                    reason = f"could not be started: {error}"
+                    _LOG.error("worker of %s %s", self.chip, reason)
             self._log_start()
-            self._reloading = asyncio.create_task(self._reload())
+            if self._reloading is None or self._reloading.done():
+                self._reloading = asyncio.create_task(self._reload())
 
     async def _death(self) -> str:
+        """Wait until the process ends, and say how."""
         assert self._process is not None  # noqa: S101 - watched only when started
         code = await self._process.wait()
-        self._up.clear()
+        self._drop_control()
+        return self._kill_reason or _describe_end(code)
+
+    def _drop_control(self) -> None:
+        self._settled.clear()
         if self._control is not None:
             self._control.close()
             self._control = None
-        return self._kill_reason or _describe_end(code)
 
-    def _lose_models(self, error: AcapError) -> int:
-        return sum(model.detach(error) for model in self._models)
+    def _lose_models(self, reason: str) -> int:
+        """Tell the models that the process is gone, and which of them it may have died of."""
+        everyone = (*self._models, *self._starting)
+        loading = [model for model in everyone if model.loading]
+        alone = len(loading) == 1 and all(model.running_since is None for model in everyone)
+        if self._kill_reason is None:
+            for model in loading:
+                model.suspicion += _GUILTY if alone else 1
+        return sum(model.detach(WorkerDied(f"the worker of {self.chip} {reason}")) for model in everyone)
 
     async def _wait_to_restart(self, deaths: deque[float], reason: str) -> None:
         while deaths[-1] - deaths[0] > self._restarts.window_s:
@@ -235,27 +268,32 @@ class Worker:
             await asyncio.sleep(self._restarts.delay_s(len(deaths)))
             return
         rest_s = self._restarts.rest_s
-        self._refusal = Unavailable(
-            f"the worker of {self.chip} died {len(deaths)} times within {deaths[-1] - deaths[0]:.0f} s, "
-            f"the last time because it {reason}; it rests for {rest_s:g} s"
+        times = f"{len(deaths)} times within {deaths[-1] - deaths[0]:.0f} s"
+        self._refuse(
+            Resting(f"the worker of {self.chip} died {times} and rests for {rest_s:g} s; the last time it {reason}")
         )
         _LOG.error("%s", self._refusal)
-        for model in self._models:
-            model.refuse(self._refusal)
         await asyncio.sleep(rest_s)
         deaths.clear()
 
+    def _refuse(self, refusal: AcapError) -> None:
+        self._refusal = refusal
+        self._settled.set()
+        for model in self._models:
+            model.refuse(refusal)
+
     async def _reload(self) -> None:
         # One by one, so that it is known which of them the worker dies of: that one is left out from then on.
-        for model in list(self._models):
-            if model.attached or not self._up.is_set():
-                continue
+        while lost := [model for model in self._models if not model.attached]:
             try:
-                await self._load(model)
+                while not await self._loaded(lost[0]):
+                    pass
+            except Resting:
+                return  # they are loaded again when it is over
             except AcapError as error:
-                _LOG.error("model %s could not be loaded again: %s", model.name, error)
-                self._models.remove(model)
-                model.refuse(error)
+                _LOG.error("model %s could not be loaded again: %s", lost[0].name, error)
+                self._models.remove(lost[0])
+                lost[0].refuse(error)
 
     async def _watch_runs(self) -> None:
         limit = self._limits.run_timeout_s
@@ -270,12 +308,13 @@ class Worker:
         if self._process is None or self._process.returncode is not None:
             return
         self._kill_reason = self._kill_reason or reason
+        for model in (*self._models, *self._starting):
+            model.hold()
         # The whole session: a driver may have started processes of its own.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _end_process(self) -> None:
-        self._up.clear()
         if self._control is not None:
             self._control.close()
             self._control = None

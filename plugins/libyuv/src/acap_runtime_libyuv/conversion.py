@@ -46,7 +46,7 @@ def chain(conversion: acap.Conversion, chroma: Chroma) -> Iterator[tuple[Layout,
         for layout in route(source, target) or [target]:
             yield layout, output.width, output.height
         return
-    # A colour for every pixel is nothing to gain where 4:2:0 comes in and goes out.
+    # A colour for every pixel gains nothing where 4:2:0 comes in and goes out.
     middle: Layout = "argb" if chroma == "full" and not source == target == "nv12" else "i420"
     for layout in route(source, middle):
         yield layout, region.width, region.height
@@ -78,9 +78,8 @@ class LibyuvModel(acap.Model):
 
     @staticmethod
     def _over(array: acap.Array, image: acap.Image, region: acap.Crop | None = None) -> Picture:
-        return picture_in(
-            ffi.from_buffer("uint8_t[]", array.data), LAYOUTS[image.format], image.width, image.height, region
-        )
+        memory = ffi.from_buffer("uint8_t[]", array.data)
+        return picture_in(memory, LAYOUTS[image.format], image.width, image.height, region)
 
     def _step(self, source: Picture, target: Picture) -> None:
         size = (target.width, target.height)

@@ -1,4 +1,4 @@
-"""What is used of libyuv, in C as cffi reads it. Plain names, the same in every version since 1732 (2019)."""
+"""What is used of libyuv, in C as cffi reads it. Plain names, there since version 1719 (October 2018)."""
 
 from __future__ import annotations
 

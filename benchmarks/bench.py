@@ -1,0 +1,91 @@
+"""All contestants, running side by side, of which one at a time is measured."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from commands import MeasurementError, Measurer, measurer
+from contestants import Command, Server, bare_server, our_server, running
+from results import Row
+from timing import Sample
+from workloads import BARE, ECHO_MODELS, IN_PROCESS, OURS_TWO, Workload
+
+_DEBUG_CHIP: Final = 1
+
+
+class Bench:
+    """Running servers, and the processes that call them."""
+
+    def __init__(self, servers: dict[str, Server], load: Measurer, in_process: Measurer) -> None:
+        self._servers = servers
+        self._load = load
+        self._in_process = in_process
+        self._answers: dict[str, str] = {}
+
+    def measure(self, row: Row, seconds: float) -> Sample:
+        """Measure a row's contestant once. Raises `MeasurementError`, also where its answers differ from others'."""
+        workload = row.workload
+        command = {
+            "request": str(workload.requests[row.contestant]),
+            "clients": row.clients,
+            "seconds": seconds,
+            "interval_s": 0.0 if row.paced_per_s is None else 1 / row.paced_per_s,
+        }
+        if row.contestant == IN_PROCESS:
+            outcome = self._in_process.ask(**command, model=str(workload.model))
+        else:
+            server = self._servers[_server_of(workload, row.contestant)]
+            outcome = self._load.ask(**command, socket=str(server.socket), pids=server.pids())
+        answer = outcome.pop("answer")
+        if answer != self._answers.setdefault(workload.name, answer):
+            raise MeasurementError(f"{workload.name}: {row.contestant} answers differently from the others")
+        return Sample(**outcome)
+
+
+@contextlib.contextmanager
+def running_bench(folder: Path, workloads: Sequence[Workload]) -> Iterator[Bench]:
+    """Start what these workloads need, and wait until each request has been answered once."""
+    places = [
+        (_server_of(workload, contestant), request.read_bytes())
+        for workload in workloads
+        for contestant, request in workload.requests.items()
+        if contestant != IN_PROCESS
+    ]
+    commands = _commands(folder, workloads)
+    with contextlib.ExitStack() as stack:
+        load, in_process = (stack.enter_context(measurer(script)) for script in ("load.py", "in_process.py"))
+        servers = {
+            name: stack.enter_context(running(commands[name], _socket(folder, name)))
+            for name in dict.fromkeys(name for name, _ in places)
+        }
+        for name, request in places:
+            servers[name].wait_for_answer(request)
+        yield Bench(servers, load, in_process)
+
+
+def _server_of(workload: Workload, contestant: str) -> str:
+    if contestant == BARE:
+        return "bare"
+    if workload.model is None:
+        return "echo"
+    return "two" if contestant == OURS_TWO else "one"
+
+
+def _commands(folder: Path, workloads: Sequence[Workload]) -> dict[str, Command]:
+    models = {workload.name: workload.model for workload in workloads if workload.model}
+    echoes = {name: folder / f"{name}.toml" for name in ECHO_MODELS}
+    for name, path in echoes.items():
+        path.write_text(ECHO_MODELS[name])
+    return {
+        "bare": bare_server(_socket(folder, "bare"), models),
+        "one": our_server(_socket(folder, "one"), models),
+        "two": our_server(_socket(folder, "two"), models, instances=2),
+        "echo": our_server(_socket(folder, "echo"), echoes, chip=_DEBUG_CHIP),
+    }
+
+
+def _socket(folder: Path, name: str) -> Path:
+    return folder / f"{name}.sock"

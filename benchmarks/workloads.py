@@ -1,0 +1,92 @@
+"""What is asked of each server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+from acap_runtime.proto import PredictRequest
+
+IN_PROCESS: Final = "in-process"
+BARE: Final = "bare server"
+OURS: Final = "ours"
+OURS_TWO: Final = "ours, 2 instances"
+OURS_SHARED: Final = "ours, shared memory"
+
+FIRST_ANSWER: Final = "first-answer"
+"""Not a workload, but named beside them."""
+
+MODEL_FILES: Final = {
+    "mobilenet_v2": ("mobilenet_v2_1.0_224_quant.tflite", (1, 224, 224, 3)),
+    "mobilenet_v1_0.25_128": ("mobilenet_v1_0.25_128_quant.tflite", (1, 128, 128, 3)),
+}
+"""File and input shape of each model."""
+
+ECHO_MODELS: Final = {"echo": "", "input": "big_output = 1"}
+"""Model files for the debug chip: one gives its input back, one has an output `big` of a byte too."""
+
+_SIZES: Final = {"1KB": 1024, "150KB": 150 * 1024, "1MB": 1 << 20, "6.2MB": 1920 * 1080 * 3}
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_PIXEL: Final = b"\x40"
+_DT_UINT8: Final = 4
+_DT_STRING: Final = 7
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A question to several contestants: each has its request, in a file."""
+
+    name: str
+    meaning: str
+    requests: dict[str, Path]
+    model: Path | None = None
+
+
+@contextlib.contextmanager
+def all_workloads(folder: Path, models: dict[str, Path]) -> Iterator[list[Workload]]:
+    """Every workload that the model files there are allow; requests are written into `folder`."""
+    with contextlib.ExitStack() as stack:
+        workloads = [_model_workload(folder, name, path) for name, path in models.items()]
+        for label, size in _SIZES.items():
+            request = _by_bytes(folder, "echo", (size,))
+            workloads.append(Workload(f"echo-{label}", "bytes there and back", {BARE: request, OURS: request}))
+        for label, size in _SIZES.items():
+            request = _by_bytes(folder, "input", (size,))
+            shared = _by_shared_memory(folder, "input", (size,), stack)
+            requests = {BARE: request, OURS: request, OURS_SHARED: shared}
+            workloads.append(
+                Workload(f"input-{label}", "bytes there, a single one back, which output_filter asks for", requests)
+            )
+        yield workloads
+
+
+def _model_workload(folder: Path, name: str, path: Path) -> Workload:
+    request = _by_bytes(folder, name, MODEL_FILES[name][1])
+    return Workload(name, path.name, dict.fromkeys((IN_PROCESS, BARE, OURS, OURS_TWO), request), path)
+
+
+def _by_bytes(folder: Path, model: str, shape: tuple[int, ...]) -> Path:
+    content = _PIXEL * prod(shape)
+    return _write(folder / f"{model}-{prod(shape)}", model, shape, dtype=_DT_UINT8, tensor_content=content)
+
+
+def _by_shared_memory(folder: Path, model: str, shape: tuple[int, ...], stack: contextlib.ExitStack) -> Path:
+    name = f"acap-benchmark-{os.getpid()}-{prod(shape)}"
+    memory = _SHARED_MEMORY / name
+    stack.callback(memory.unlink, missing_ok=True)
+    memory.write_bytes(_PIXEL * prod(shape))
+    return _write(folder / name, model, shape, dtype=_DT_STRING, string_val=[f"/{name}".encode()])
+
+
+def _write(target: Path, model: str, shape: tuple[int, ...], **fields: Any) -> Path:
+    wanted = ["big"] if model == "input" else []
+    request = PredictRequest(model_spec={"name": model}, inputs={"data": fields}, output_filter=wanted)
+    for size in shape:
+        request.inputs["data"].tensor_shape.dim.add(size=size)
+    target.write_bytes(request.SerializeToString())
+    return target

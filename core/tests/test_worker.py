@@ -1,0 +1,553 @@
+"""The front's end of a chip's process, with a real process and a chip that does what its model file says."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from acap_runtime import AcapError, DeviceError, InvalidRequest, NotReady, Unavailable
+from acap_runtime.catalogue import Catalogue
+from acap_runtime.plugins import InstalledChip, Plugin, load_backends
+from acap_runtime.tensors import InlineBytes
+from acap_runtime.worker.remote_model import Admission, Answer, Input, RemoteModel
+from acap_runtime.worker.supervisor import RestartPolicy, Worker, WorkerLimits, probe
+
+CHIP = '''
+"""A chip whose model files are Python: run at load, and may define run() and close()."""
+import ctypes, os, time
+from pathlib import Path
+import acap_runtime as acap
+import numpy as np
+
+class ScriptedModel(acap.Model):
+    inputs = outputs = (acap.TensorSpec("data", np.dtype("uint8"), (-1,)),)
+
+    def __init__(self, path, options):
+        self.script = {"acap": acap, "ctypes": ctypes, "os": os, "time": time, "path": path, "options": options}
+        exec(path.read_text(), self.script)
+
+    def run(self, inputs):
+        self.script.get("run", lambda data: None)(inputs["data"])
+        return {"data": inputs["data"].copy()}
+
+    def close(self):
+        self.script.get("close", lambda: None)()
+
+class ScriptedBackend(acap.InferenceBackend):
+    chip_id, name = None, "scripted"
+    options = {"size": "how large it is"}
+
+    def probe(self):
+        script = Path(__file__).with_name("probe.py")
+        if script.exists():
+            exec(script.read_text(), {"acap": acap, "ctypes": ctypes, "time": time})
+
+    def load(self, path, options):
+        return ScriptedModel(path, options)
+
+@acap.hookimpl
+def acap_runtime_backends():
+    return [ScriptedBackend()]
+'''
+SEGFAULT = "ctypes.string_at(0)"
+CRASHES = f"def run(data):\n    {SEGFAULT}"
+CRASHES_ON_255 = f"def run(data):\n    if data[0] == 255: {SEGFAULT}"
+QUICK = RestartPolicy(first_delay_s=0.02, longest_delay_s=0.1)
+WriteModel = Callable[..., RemoteModel]
+
+
+@pytest.fixture
+def chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstalledChip:
+    (tmp_path / "acap_test_scripted.py").write_text(CHIP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delitem(sys.modules, "acap_test_scripted", raising=False)
+    (backend,) = load_backends("acap_test_scripted")
+    return InstalledChip(backend, Plugin("scripted", "acap-test", "1", "acap_test_scripted", (backend,)))
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    def write_file(name: str, script: str = "") -> Path:
+        path = tmp_path / f"{name}.model"
+        path.write_text(script)
+        return path
+
+    return write_file
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[Worker]:
+    """A worker that is started, and stopped with nothing of it left."""
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+        assert not children()
+
+
+def children() -> list[int]:
+    return [int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+async def load(worker: Worker, path: Path, instances: int = 1) -> RemoteModel:
+    model = RemoteModel(path.stem, path, {}, instances, worker.admission)
+    await worker.load(model)
+    return model
+
+
+async def run(model: RemoteModel, *values: int, within_s: float = 20.0) -> Answer:
+    data = bytes(values or (1,))
+    inputs = [Input("data", np.dtype("uint8"), (len(data),), InlineBytes(data))]
+    async with asyncio.timeout(within_s):
+        return await model.run(inputs, (), time.monotonic() + within_s)
+
+
+async def soon(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        await asyncio.sleep(0.005)
+
+
+async def outcome(call: Awaitable[Answer]) -> AcapError | None:
+    try:
+        await call
+    except AcapError as error:
+        return error
+    return None
+
+
+def test_delays_double_up_to_the_longest_and_the_first_restart_is_at_once() -> None:
+    policy = RestartPolicy(first_delay_s=0.25, longest_delay_s=4.0)
+    assert [policy.delay_s(deaths) for deaths in range(1, 9)] == [0, 0.25, 0.5, 1, 2, 4, 4, 4]
+
+
+def test_a_model_answers_what_it_was_sent(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("echo"))
+            assert [spec.name for spec in model.inputs] == ["data"]
+            (output,) = (await run(model, 3, 1, 4)).outputs
+            assert (output.name, output.dtype, output.shape, output.content) == (
+                *("data", np.dtype("uint8"), (3,)),
+                b"\3\1\4",
+            )
+
+    asyncio.run(scenario())
+
+
+def test_repeated_crashes_use_up_the_budget_and_calls_are_refused_at_once_until_the_rest_is_over(
+    chip: InstalledChip, write
+) -> None:
+    policy = RestartPolicy(budget=3, first_delay_s=0.02, longest_delay_s=0.1, rest_s=2.0)
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), policy)) as worker:
+            model = await load(worker, write("crashes", CRASHES_ON_255))
+            other = await load(worker, write("other"))
+            for _ in range(policy.budget):
+                await run(other)
+                assert isinstance(await outcome(run(model, 255)), Unavailable)
+            resting_since = time.monotonic()
+            await soon(lambda: other.error is not None)
+            for refused in (model, other):
+                started = time.monotonic()
+                error = await outcome(run(refused))
+                assert time.monotonic() - started < 0.1
+                assert isinstance(error, Unavailable)
+                for words in ("scripted", "died 3 times", "SIGSEGV", "rests for 2 s"):
+                    assert words in str(error)
+            assert not children()
+            await soon(lambda: model.error is None and other.error is None)
+            assert 1.9 <= time.monotonic() - resting_since < 8
+            await run(model)
+            await run(other)
+            # The budget is whole again: one more death does not bring the next rest.
+            assert isinstance(await outcome(run(model, 255)), Unavailable)
+            await run(other)
+
+    asyncio.run(scenario())
+
+
+def test_calls_that_wait_when_the_budget_is_used_up_are_refused_too(chip: InstalledChip, write) -> None:
+    policy = RestartPolicy(budget=1, rest_s=30.0)
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), policy)) as worker:
+            model = await load(worker, write("crashes", f"def run(data):\n    time.sleep(0.2); {SEGFAULT}"))
+            started = time.monotonic()
+            errors = await asyncio.gather(*(outcome(run(model)) for _ in range(5)))
+            assert time.monotonic() - started < 5
+            assert all(isinstance(error, Unavailable) for error in errors)
+            assert worker.admission.waiting == 0
+
+    asyncio.run(scenario())
+
+
+def test_deaths_longer_ago_than_the_window_do_not_count(chip: InstalledChip, write) -> None:
+    policy = RestartPolicy(budget=2, window_s=0.2, rest_s=30.0)
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), policy)) as worker:
+            model = await load(worker, write("crashes", CRASHES_ON_255))
+            for _ in range(3):
+                assert isinstance(await outcome(run(model, 255)), Unavailable)
+                await asyncio.sleep(0.3)
+                await run(model)
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_was_asked_for_during_the_rest_can_be_had_after_it(chip: InstalledChip, write) -> None:
+    policy = RestartPolicy(budget=1, rest_s=1.0)
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), policy)) as worker:
+            catalogue = Catalogue(worker, options={}, instances=1, on_demand=4)
+            crashing = await catalogue.get(str(write("crashes", CRASHES)))
+            assert isinstance(await outcome(run(crashing)), Unavailable)
+            await soon(lambda: crashing.error is not None)
+            new = str(write("new"))
+            with pytest.raises(Unavailable, match="rests for 1 s"):
+                await catalogue.get(new)
+            await soon(lambda: crashing.error is None)
+            await run(await catalogue.get(new))
+
+    asyncio.run(scenario())
+
+
+def test_a_load_that_another_models_crash_interrupted_is_not_held_against_its_file(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            catalogue = Catalogue(worker, options={}, instances=1, on_demand=4)
+            crashing = await catalogue.get(str(write("crashes", CRASHES_ON_255)))
+            slow = str(write("slow", "time.sleep(0.5)"))
+            loading = asyncio.create_task(catalogue.get(slow))
+            await asyncio.sleep(0.2)
+            assert isinstance(await outcome(run(crashing, 255)), Unavailable)
+            await asyncio.gather(loading, return_exceptions=True)
+            await run(await catalogue.get(slow))
+
+    asyncio.run(scenario())
+
+
+def test_a_model_being_reloaded_is_not_blamed_for_another_models_crash(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            crashing = await load(worker, write("crashes", CRASHES_ON_255))
+            slow = await load(worker, write("slow", "time.sleep(0.6)"))
+            assert isinstance(await outcome(run(crashing, 255)), Unavailable)
+            waiting = asyncio.create_task(outcome(run(slow)))
+            await run(crashing)  # it is back first, and `slow` is loading
+            assert isinstance(await outcome(run(crashing, 255)), Unavailable)
+            assert await waiting is None
+            assert worker.holds(slow)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_the_worker_dies_of_at_reload_is_left_out_and_others_come_back(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            first = await load(worker, write("first"))
+            poison = await load(worker, write("poison"))
+            last = await load(worker, write("last"))
+            write("poison", SEGFAULT)
+            os.kill(children()[0], signal.SIGKILL)
+            await soon(lambda: poison.error is not None)
+            assert "SIGSEGV" in str(await outcome(run(poison)))
+            await run(first)
+            await run(last)
+            assert not worker.holds(poison)
+            (process,) = children()
+            await asyncio.sleep(0.5)
+            assert children() == [process], "the worker died once more"
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_fails_to_reload_is_left_out_with_its_reason(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("model"))
+            write("model", "raise acap.InvalidRequest('no longer a model')")
+            os.kill(children()[0], signal.SIGKILL)
+            await soon(lambda: model.error is not None)
+            error = await outcome(run(model))
+            assert isinstance(error, InvalidRequest)
+            assert str(error) == "no longer a model"
+
+    asyncio.run(scenario())
+
+
+def test_what_a_probe_raises_is_the_reason_why_the_chip_is_not_ready(chip: InstalledChip, tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text("raise acap.NotReady('no /dev/chip')")
+    with pytest.raises(NotReady, match=r"scripted.*no /dev/chip"):
+        asyncio.run(Worker(chip, WorkerLimits(), QUICK).start())
+    (tmp_path / "probe.py").write_text("raise RuntimeError('half a driver')")
+    with pytest.raises(DeviceError, match=r"scripted.*RuntimeError: half a driver"):
+        asyncio.run(Worker(chip, WorkerLimits(), QUICK).start())
+    (tmp_path / "probe.py").write_text(SEGFAULT)
+    with pytest.raises(Unavailable, match=r"scripted.*SIGSEGV"):
+        asyncio.run(Worker(chip, WorkerLimits(), QUICK).start())
+    assert not children()
+
+
+def test_a_probe_that_hangs_ends_with_its_process(chip: InstalledChip, tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text("time.sleep(3600)")
+    started = time.monotonic()
+    (problem,) = asyncio.run(probe([chip], 0.5))
+    assert isinstance(problem, NotReady)
+    assert "0.5 s" in str(problem)
+    assert time.monotonic() - started < 10
+    assert not children()
+
+
+def test_a_chip_that_is_gone_after_a_crash_is_tried_again_until_it_is_back(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("model"))
+            (tmp_path / "probe.py").write_text("raise acap.NotReady('no /dev/chip')")
+            os.kill(children()[0], signal.SIGKILL)
+            waiting = asyncio.create_task(outcome(run(model)))
+            await asyncio.sleep(0.4)
+            (tmp_path / "probe.py").unlink()
+            await waiting
+            await run(model)
+
+    asyncio.run(scenario())
+
+
+def test_loads_that_wait_for_a_chip_that_does_not_come_back_are_refused_with_the_rest(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    policy = RestartPolicy(budget=3, first_delay_s=0.02, longest_delay_s=0.1, rest_s=60.0)
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), policy)) as worker:
+            model = await load(worker, write("model"))
+            (tmp_path / "probe.py").write_text("raise acap.NotReady('no /dev/chip')")
+            os.kill(children()[0], signal.SIGKILL)
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(10):
+                with pytest.raises(Unavailable, match="rests for 60 s"):
+                    await load(worker, write("new"))
+            error = await outcome(run(model))
+            assert "no /dev/chip" in str(error)
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_cannot_be_started_for_the_moment_is_started_later(
+    chip: InstalledChip, write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("model"))
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "executable", "/nowhere/python")  # as while Python is being updated
+                os.kill(children()[0], signal.SIGKILL)
+                await asyncio.sleep(0.3)
+            await run(model)
+
+    asyncio.run(scenario())
+
+
+def test_a_run_and_a_load_that_take_too_long_end_with_the_worker(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(0.4, 0.6), QUICK)) as worker:
+            model = await load(worker, write("model", "def run(data):\n    time.sleep(data[0])"))
+            error = await outcome(run(model, 60))
+            assert isinstance(error, Unavailable)
+            for words in ("killed", "model model", "0.4 s", "--run-timeout"):
+                assert words in str(error)
+            with pytest.raises(Unavailable, match=r"model slow.*0\.6 s.*--load-timeout"):
+                await load(worker, write("slow", "time.sleep(60)"))
+            await soon(lambda: not model.attached)
+            await run(model, 0)
+
+    asyncio.run(scenario())
+
+
+def test_calls_that_come_after_the_worker_was_told_to_die_wait_for_the_next_one(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(load_timeout_s=0.5), QUICK)) as worker:
+            model = await load(worker, write("model"))
+            with pytest.raises(Unavailable, match="--load-timeout"):
+                await load(worker, write("slow", "time.sleep(60)"))
+            assert [await outcome(run(model)) for _ in range(20)] == [None] * 20
+
+    asyncio.run(scenario())
+
+
+def test_a_kill_fails_no_more_calls_than_the_worker_had(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("model"))
+            for _ in range(3):
+                os.kill(children()[0], signal.SIGKILL)
+                assert [await outcome(run(model)) for _ in range(20)].count(None) >= 18
+
+    asyncio.run(scenario())
+
+
+def test_stopping_during_a_load_ends_the_load_with_the_reason(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            loading = asyncio.create_task(load(worker, write("slow", "time.sleep(60)")))
+            await asyncio.sleep(0.2)
+        with pytest.raises(Unavailable, match="the server stops"):
+            await loading
+
+    asyncio.run(scenario())
+
+
+def test_a_run_is_timed_from_when_the_chip_has_it(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(1.0), QUICK)) as worker:
+            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.4)"))
+            errors = await asyncio.gather(*(outcome(run(model)) for _ in range(6)))
+            assert errors == [None] * 6
+
+    asyncio.run(scenario())
+
+
+def test_instances_run_side_by_side_and_one_that_does_not_load_fails_the_model(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.4)"), instances=4)
+            started = time.monotonic()
+            await asyncio.gather(*(run(model) for _ in range(4)))
+            assert time.monotonic() - started < 1.2
+            # The second instance finds what the first one wrote.
+            once = "mark = path.with_suffix('.mark')\nif mark.exists(): raise acap.DeviceError('only one fits')\n"
+            with pytest.raises(DeviceError, match="only one fits"):
+                await load(worker, write("single", f"{once}mark.touch()"), instances=2)
+            await run(model)
+
+    asyncio.run(scenario())
+
+
+def test_unloading_closes_the_model_on_the_chip_and_gives_its_memory_back(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            kept = await load(worker, write("kept"))
+            await run(kept)
+            (process,) = children()
+            gc.collect()
+            before = (descriptors(os.getpid()), descriptors(process), segments(os.getpid()), segments(process))
+            for number in range(5):
+                path = write(f"model{number}", "def close():\n    path.with_suffix('.closed').touch()")
+                model = await load(worker, path, instances=2)
+                await asyncio.gather(*(run(model, *[7] * 100_000) for _ in range(4)))
+                worker.unload(model)
+                await soon(path.with_suffix(".closed").exists)
+                with pytest.raises(Unavailable, match=f"model{number} was unloaded"):
+                    await run(model)
+                del model
+            gc.collect()
+
+            def back() -> bool:
+                now = (descriptors(os.getpid()), descriptors(process), segments(os.getpid()), segments(process))
+                return now == before
+
+            await soon(back)
+            await run(kept)
+
+    asyncio.run(scenario())
+
+
+def descriptors(process: int) -> int:
+    return len(list(Path(f"/proc/{process}/fd").iterdir()))
+
+
+def segments(process: int) -> int:
+    return Path(f"/proc/{process}/maps").read_text().count("memfd:acap-runtime")
+
+
+def test_a_model_whose_close_raises_takes_nothing_else_with_it(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            other = await load(worker, write("other", "def run(data):\n    time.sleep(0.5)"))
+            faulty = await load(worker, write("faulty", "def close():\n    raise RuntimeError('twice freed')"))
+            running_call = asyncio.create_task(outcome(run(other)))
+            await asyncio.sleep(0.1)
+            worker.unload(faulty)
+            assert await running_call is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("script", ["def run(data):\n    time.sleep(3600)", "def run(data):\n    os.kill(0, 19)"])
+def test_stopping_ends_a_worker_that_hangs_within_its_bound(chip: InstalledChip, write, script: str) -> None:
+    async def scenario() -> float:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("hangs", script))
+            hanging = asyncio.create_task(outcome(run(model)))
+            await asyncio.sleep(0.3)
+            started = time.monotonic()
+        assert isinstance(await hanging, Unavailable)
+        return time.monotonic() - started
+
+    assert asyncio.run(scenario()) < 6
+
+
+def test_what_a_driver_started_ends_when_the_worker_is_killed_for_a_hang(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    helper = tmp_path / "helper"
+    start = f"""
+import subprocess
+helper = subprocess.Popen(["sleep", "3600"])
+open({str(helper)!r}, "w").write(str(helper.pid))
+"""
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(run_timeout_s=0.3), QUICK)) as worker:
+            model = await load(worker, write("hangs", f"{start}def run(data):\n    time.sleep(3600)"))
+            process = int(helper.read_text())
+            assert isinstance(await outcome(run(model)), Unavailable)
+            await soon(lambda: not alive(process))
+
+    asyncio.run(scenario())
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_calls_beyond_the_queue_are_refused_and_cancelled_ones_make_room(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(queue=2), QUICK)) as worker:
+            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.5)"))
+            calls = [asyncio.create_task(outcome(run(model))) for _ in range(7)]
+            await asyncio.sleep(0.1)
+            refused = [call for call in calls if call.done()]
+            assert len(refused) == 3  # one runs, one lies ready beside it, two wait
+            waiting = [call for call in calls if not call.done()][-1]
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert await outcome(run(model)) is None
+            await asyncio.gather(*calls, return_exceptions=True)
+            assert worker.admission == Admission(limit=2, waiting=0)
+            assert model.idle
+
+    asyncio.run(scenario())
