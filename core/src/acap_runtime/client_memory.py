@@ -29,7 +29,10 @@ class ClientMemory:
     def write_into(self, target: memoryview) -> None:
         done = 0
         while done < self.nbytes:
-            count = os.preadv(self.descriptor, [target[done : self.nbytes]], done)
+            try:
+                count = os.preadv(self.descriptor, [target[done : self.nbytes]], done)
+            except OSError as error:
+                raise InvalidRequest(f"{self.label} cannot be read: {error.strerror}") from None
             if count == 0:
                 raise InvalidRequest(f"{self.label} shrank while it was read: expected {self.nbytes} bytes, got {done}")
             done += count

@@ -83,6 +83,8 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if settings.parameters_override:
             _LOG.warning("-o: no parameter store is configured, nothing overrides the command line")
+        if settings.models and worker is None:
+            _LOG.warning("-m: without a chip (-j) no model is loaded")
         await stack.enter_async_context(_listening(server, settings))
         if worker:
             stack.push_async_callback(worker.stop)

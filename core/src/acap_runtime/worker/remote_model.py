@@ -212,6 +212,8 @@ class RemoteModel:
                 self._send(call)
             except AcapError as error:
                 call.future.set_exception(error)
+            except BlockingIOError:
+                call.future.set_exception(Busy(f"the worker takes no more messages for model {self.name}"))
             except OSError:
                 # The worker is dying. The supervisor will attach this model to the next one, which gets the call.
                 self._open = False
