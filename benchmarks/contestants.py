@@ -47,6 +47,14 @@ class Server:
         finally:
             watchdog.cancel()
 
+    def wait_for_log(self, text: str) -> None:
+        """Wait until it has written something. Raises `MeasurementError` where it does not."""
+        end = time.monotonic() + _START_TIME_S
+        while text not in self.log.read_text():
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise MeasurementError(f"the server did not write {text!r}\n{self.log.read_text()}")
+            time.sleep(0.02)
+
     def _connect(self) -> Connection:
         while True:
             try:

@@ -135,7 +135,8 @@ def _rounds(folder: Path, workloads: list[Workload], arguments: argparse.Namespa
         for number in range(arguments.rounds):
             for workload, group in groupby(rows, lambda row: row.workload):
                 _say(f"round {number + 1}/{arguments.rounds}: {workload.name}")
-                for row in group:
+                # There and back, so that none is always the first or the last.
+                for row in list(group)[:: -1 if number % 2 else 1]:
                     seconds = arguments.seconds * (1.0 if workload.model or row.paced_per_s else ECHO_SHARE)
                     row.samples.append(bench.measure(row, seconds))
     return rows

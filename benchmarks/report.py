@@ -35,18 +35,20 @@ def lines(results: Results) -> Iterator[str]:
 
 
 def _table(results: Results, rows: Sequence[Row]) -> list[str]:
-    headings = ["contestant", "clients", "p50 ms", "p99 ms", "requests/s", "of in-process", "of bare server"]
-    return _aligned([[*headings, "server CPU ms", "client CPU ms"], *(_cells(results, row) for row in rows)])
+    others = [name for name in (IN_PROCESS, BARE) if any(row.contestant == name for row in rows)]
+    headings = ["contestant", "clients", "p50 ms", "p99 ms", "requests/s", *(f"of {name}" for name in others)]
+    return _aligned(
+        [[*headings, "server CPU ms", "client CPU ms"], *(_cells(row, results, others) for row in rows)],
+    )
 
 
-def _cells(results: Results, row: Row) -> list[str]:
-    ratios = [results.ratio(row, other) for other in (IN_PROCESS, BARE)]
+def _cells(row: Row, results: Results, others: Sequence[str]) -> list[str]:
     return [
         row.contestant,
         str(row.clients),
         *(f"{row.median(value):.2f}" for value in ("p50_ms", "p99_ms")),
         f"{row.median('per_s'):.1f}",
-        *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
+        *(f"{results.ratio(row, name):.2f}" for name in others),
         *(f"{row.median(value):.2f}" for value in ("server_cpu_ms", "client_cpu_ms")),
     ]
 
@@ -59,4 +61,4 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
 
 def _verdict(target: Target) -> str:
     verdict = "met" if target.met else "NOT MET"
-    return f"target: {target.meaning} {target.limit:g}{target.unit}, is {target.value:.2f}{target.unit}: {verdict}"
+    return f"target {verdict}: {target.meaning} {target.limit:g}{target.unit}; measured {target.value:.2f}{target.unit}"

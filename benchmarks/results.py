@@ -123,7 +123,7 @@ class Results:
         if row is None or alone is None:
             return None
         value = row.ratio(alone)
-        meaning = f"{contestant}: requests/s at 4 clients at least so many times {IN_PROCESS}'s:"
+        meaning = f"{contestant}, requests/s at 4 clients, as a share of {IN_PROCESS}: at least"
         return Target(workload, meaning, limit, value, "", value >= limit)
 
     def _above_bare(self, workload: str, limit: float) -> Target | None:
@@ -131,19 +131,17 @@ class Results:
         if ours is None or bare is None:
             return None
         value = ours.difference(bare, "p50_ms")
-        return Target(
-            workload, f"{OURS}: p50 at 1 client above {BARE}'s by at most", limit, value, " ms", value <= limit
-        )
+        return Target(workload, f"{OURS}, p50 at 1 client, above {BARE}: at most", limit, value, " ms", value <= limit)
 
     def _latency(self, workload: str, contestant: str, limit: float) -> Target | None:
         row = self._find(workload, contestant, 1)
         if row is None:
             return None
         value = row.median("p50_ms")
-        return Target(workload, f"{contestant}: p50 at 1 client at most", limit, value, " ms", value <= limit)
+        return Target(workload, f"{contestant}, p50 at 1 client: at most", limit, value, " ms", value <= limit)
 
     def _first_answer(self, limit: float) -> Target | None:
         if OURS not in self.first_answers_s:
             return None
         value = median(self.first_answers_s[OURS])
-        return Target(FIRST_ANSWER, f"{OURS}: first answer after at most", limit, value, " s", value <= limit)
+        return Target(FIRST_ANSWER, f"{OURS}, first answer after start: at most", limit, value, " s", value <= limit)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from acap_runtime.errors import InvalidRequest
 from acap_runtime.settings import Settings, add_arguments, parse_model, read_settings
 
@@ -40,7 +39,7 @@ LEGACY = [
 ]
 
 
-@pytest.mark.parametrize(("words", "name", "value"), LEGACY, ids=lambda value: str(value))
+@pytest.mark.parametrize(("words", "name", "value"), LEGACY, ids=str)
 def test_a_flag_of_the_original_sets(words: list[str], name: str, value: Any) -> None:
     assert getattr(_settings(*words), name) == value
 
@@ -96,7 +95,6 @@ def test_an_empty_value_counts_as_not_given() -> None:
         (["-p", "65536"], "--port: expected an integer from 0 to 65535, got '65536'"),
         (["-p", "8_0"], "--port: expected an integer from 0 to 65535, got '8_0'"),
         (["-p", "٣"], "--port: expected an integer from 0 to 65535, got '٣'"),
-        (["-p", "9" * 5000], "--port: expected an integer from 0 to 65535"),
         (["-t", "-1"], "--run-for: expected a number of seconds, at least 0, got '-1'"),
         (["-t", "nan"], "--run-for: expected a number of seconds, at least 0, got 'nan'"),
         (["-t", "inf"], "--run-for: expected a number of seconds, at least 0, got 'inf'"),

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from acap_runtime.errors import InvalidRequest, NotReady
 from acap_runtime.proto import TensorProto
 from acap_runtime.tensors import TensorReader, dtype_name, has_wire_type, write_tensor

@@ -105,7 +105,9 @@ class Catalogue:
         if not name:
             raise InvalidRequest("model_spec.name: expected the name of a model or the path of a file, got nothing")
         if not self._on_demand or not name.startswith("/"):
-            known = ", ".join(shown(each) for each in sorted(self._entries)) or "none"
+            # Not the files that other clients had loaded: that is between them and the server.
+            given = sorted(key for key, entry in self._entries.items() if not entry.on_demand)
+            known = ", ".join(map(shown, given)) or "none"
             paths = "the absolute path of a file" if self._on_demand else "over TCP, files must be given with -m"
             raise NotFound(f"model {shown(name)} is unknown; expected one of: {known}; {paths}")
         if "\0" in name:

@@ -1,0 +1,185 @@
+"""The example clients, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+DIGITS = EXAMPLES / "digits" / "digits.tflite"
+PICTURES = EXAMPLES / "digits" / "pictures"
+MOBILENET = "mobilenet_v2_1.0_224_quant.tflite"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_python(stubs: SimpleNamespace) -> Run:
+    return _runner([sys.executable, EXAMPLES / "python" / "predict.py"], {"PYTHONPATH": str(stubs.path)})
+
+
+@pytest.fixture(scope="session")
+def node_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here")
+    target = tmp_path_factory.mktemp("node_example")
+    shutil.copytree(EXAMPLES / "protos", target / "protos")
+    shutil.copytree(EXAMPLES / "node", target / "node", ignore=shutil.ignore_patterns("node_modules"))
+    install = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund"]
+    subprocess.run(install, cwd=target / "node", check=True)
+    return target / "node" / "predict.js"
+
+
+@pytest.fixture
+def run_node(node_client: Path) -> Run:
+    return _runner(["node", node_client], {})
+
+
+@pytest.fixture(params=["run_python", "run_node"])
+def run(request: pytest.FixtureRequest) -> Run:
+    runner: Run = request.getfixturevalue(request.param)
+    return runner
+
+
+def _runner(command: list[str | Path], environment: dict[str, str]) -> Run:
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [*command, *(str(argument) for argument in arguments)]
+        return subprocess.run(
+            words, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environment}
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    folder = tmp_path_factory.mktemp("tls")
+    chain, key = folder / "certificate.pem", folder / "key.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*command, "-keyout", key, "-out", chain], check=True, capture_output=True)
+    return chain, key
+
+
+def _printed(outcome: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    assert outcome.returncode == 0, outcome.stderr
+    return [line.split(maxsplit=2) for line in outcome.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("picture", ["7-a", "0-b"])
+def test_a_digit_is_recognised(run: Run, start_server, picture: str) -> None:
+    server = start_server("-j", "2", "-m", f"digits={DIGITS}")
+    lines = _printed(run("digits", PICTURES / f"{picture}.png", "--address", server.address, "--top", 3))
+    assert len(lines) == 3
+    assert lines[0][0] == picture[0]
+    assert int(lines[0][1]) > 128
+    assert int(lines[1][1]) <= int(lines[0][1])
+
+
+@pytest.mark.parametrize("kind", ["BMP", "JPEG"])
+def test_a_picture_may_be_in_any_of_three_formats(run: Run, start_server, tmp_path: Path, kind: str) -> None:
+    from PIL import Image
+
+    picture = tmp_path / f"picture.{kind.lower()}"
+    with Image.open(PICTURES / "4-b.png") as png:
+        png.save(picture, kind)
+    server = start_server("-j", "2")
+    assert _printed(run(DIGITS, picture, "--address", server.address, "--top", 1))[0][0] == "4"
+
+
+def test_a_model_named_by_its_file_recognises_a_uniform(run: Run, start_server, models: Path) -> None:
+    server = start_server("-j", "2")
+    picture, labels = models / "grace_hopper_300x300.bmp", models / "imagenet_labels.txt"
+    outcome = run(models / MOBILENET, picture, "--address", server.address, "--labels", labels)
+    lines = _printed(outcome)
+    assert len(lines) == 5
+    assert lines[0][0] == "653"
+    assert 200 <= int(lines[0][1]) <= 242
+    assert lines[0][2] == "military uniform"
+
+
+@pytest.mark.parametrize("over", ["shared memory", "TLS on the unix socket", "TCP", "TLS on TCP"])
+def test_a_python_client_recognises_a_uniform_over(
+    run_python: Run, start_server, models: Path, certificate: tuple[Path, Path], free_port: int, over: str
+) -> None:
+    chain, key = certificate
+    for_server: list[object] = ["-j", "2", "-m", f"mobilenet={models / MOBILENET}"]
+    for_client: list[object] = []
+    if "TCP" in over:
+        for_server += ["-p", free_port, "-a", "127.0.0.1"]
+    if "TLS" in over:
+        for_server += ["-c", chain, "-k", key]
+        for_client += ["--root-certificate", chain]
+    if over == "shared memory":
+        for_client += ["--shared-memory"]
+    server = start_server(*for_server)
+    picture = models / "grace_hopper_300x300.bmp"
+    outcome = run_python("mobilenet", picture, "--address", server.address, "--top", 1, *for_client)
+    assert _printed(outcome)[0][0] == "653"
+    assert not list(Path("/dev/shm").glob("acap-example-*"))
+
+
+@pytest.mark.parametrize("over", ["unix socket", "TCP"])
+def test_both_clients_speak_tls(
+    run: Run, start_server, certificate: tuple[Path, Path], free_port: int, over: str
+) -> None:
+    chain, key = certificate
+    tcp = ["-p", free_port, "-a", "127.0.0.1"] if over == "TCP" else []
+    server = start_server("-j", "2", "-m", f"digits={DIGITS}", "-c", chain, "-k", key, *tcp)
+    outcome = run("digits", PICTURES / "7-a.png", "--address", server.address, "--root-certificate", chain)
+    assert _printed(outcome)[0][0] == "7"
+
+
+def test_a_python_client_shows_its_own_certificate(
+    run_python: Run, start_server, certificate: tuple[Path, Path]
+) -> None:
+    chain, key = certificate
+    server = start_server("-j", "2", "-m", f"digits={DIGITS}", "-c", chain, "-k", key, "--client-ca", chain)
+    common = ["digits", PICTURES / "7-a.png", "--address", server.address, "--root-certificate", chain]
+    assert _printed(run_python(*common, "--certificate", chain, "--key", key))[0][0] == "7"
+    refused = run_python(*common, "--timeout", 2)
+    assert refused.returncode == 1
+    assert "DEADLINE_EXCEEDED" in refused.stderr or "UNAVAILABLE" in refused.stderr
+
+
+def test_an_error_is_shown_with_its_status(run: Run, start_server) -> None:
+    server = start_server("-j", "2", "-m", f"digits={DIGITS}")
+    outcome = run("figures", PICTURES / "7-a.png", "--address", server.address)
+    assert outcome.returncode == 1
+    assert outcome.stdout == ""
+    assert outcome.stderr.startswith("NOT_FOUND: ")
+    assert "figures" in outcome.stderr
+    assert "digits" in outcome.stderr
+
+
+def test_a_shared_memory_object_goes_whatever_the_answer(run_python: Run, start_server) -> None:
+    server = start_server("-j", "2", "-m", f"digits={DIGITS}")
+    outcome = run_python("figures", PICTURES / "7-a.png", "--address", server.address, "--shared-memory")
+    assert outcome.returncode == 1
+    assert not list(Path("/dev/shm").glob("acap-example-*"))
+
+
+def test_what_is_no_picture_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    for name, content in (("missing.png", None), ("text.png", b"not a picture")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        outcome = run("digits", tmp_path / name, "--address", f"unix://{tmp_path}/none.sock")
+        assert outcome.returncode == 1
+        assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_without_a_server_the_clients_wait_for_the_time_given(run: Run, tmp_path: Path) -> None:
+    outcome = run("digits", PICTURES / "7-a.png", "--address", f"unix://{tmp_path}/none.sock", "--timeout", 1)
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("DEADLINE_EXCEEDED: ")
