@@ -58,6 +58,12 @@ def _gone(pids: list[int], timeout_s: float = 10.0) -> bool:
     return True
 
 
+@pytest.fixture(autouse=True)
+def no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares every server the process that would try whether images can be converted."""
+    monkeypatch.setenv("ACAPRUNTIME_BLOCK", "libyuv")
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Callable[..., str]:
     """Makes a model file of the debug chip, and the argument that loads it."""
@@ -323,7 +329,7 @@ class TestTcp:
         with first.client() as client:
             assert _refusal(client).code() is grpc.StatusCode.FAILED_PRECONDITION
 
-    @pytest.mark.parametrize("address", ["203.0.113.1", "nobody.invalid", "not an address"])
+    @pytest.mark.parametrize("address", ["203.0.113.1", "nobody.invalid"])
     def test_an_address_of_nobody_here_ends_the_start(
         self, start_server: Callable[..., Any], free_port: int, address: str
     ) -> None:
@@ -428,25 +434,36 @@ class TestTls:
         assert _ends(server) == 1
         assert "--client-ca: expected a certificate (-c) and its key (-k)" in server.log
 
-    @TRANSPORTS
-    @pytest.mark.parametrize("spoilt", ["certificate", "key", "authority"])
-    @pytest.mark.parametrize("how", ["missing", "folder", "empty", "text", "binary"])
+    @pytest.mark.parametrize(
+        ("spoilt", "content", "transport"),
+        [
+            pytest.param("certificate", None, "unix", id="no certificate"),
+            pytest.param("key", None, "tcp", id="no key"),
+            pytest.param("authority", None, "unix", id="no authority"),
+            pytest.param("certificate", b"Not a certificate.\n", "tcp", id="a text for a certificate"),
+            pytest.param("key", b"Not a key.\n", "unix", id="a text for a key"),
+            pytest.param("authority", b"Not an authority.\n", "unix", id="a text for an authority"),
+            pytest.param("certificate", b"", "unix", id="an empty certificate"),
+            pytest.param("authority", b"", "unix", id="an empty authority"),
+            pytest.param("certificate", bytes(range(256)), "unix", id="bytes for a certificate"),
+            pytest.param("certificate", Path.mkdir, "unix", id="a folder for a certificate"),
+        ],
+    )
     def test_a_file_that_cannot_be_used_ends_the_start(
         self,
         certificates: Callable[..., Certificate],
+        serve_until_it_ends: Callable[..., tuple[int, str]],
         tmp_path: Path,
         spoilt: str,
-        how: str,
+        content: bytes | Callable[[Path], None] | None,
         transport: str,
-        serve_until_it_ends: Callable[..., tuple[int, str]],
     ) -> None:
         own = certificates("server")
         files = {"certificate": own.certificate, "key": own.key, "authority": own.certificate}
         files[spoilt] = tmp_path / "spoilt.pem"
-        if how == "folder":
-            files[spoilt].mkdir()
-        elif how != "missing":
-            content = {"empty": b"", "text": b"Not a certificate.\n", "binary": bytes(range(256))}[how]
+        if callable(content):
+            content(files[spoilt])
+        elif content is not None:
             files[spoilt].write_bytes(content)
         code, said = serve_until_it_ends(
             transport, "-c", files["certificate"], "-k", files["key"], "--client-ca", files["authority"]
@@ -489,24 +506,23 @@ def serve_until_it_ends(tmp_path: Path) -> Callable[..., tuple[int, str]]:
 
 
 class TestStart:
-    @pytest.mark.parametrize("arguments", [[], ["-j", "0"], ["-j", "LAROD_CHIP_INVALID"], ["-j", ""]])
+    @pytest.mark.parametrize("arguments", [[], ["-j", "0"], ["-j", ""]])
     def test_without_a_chip_it_serves_all_but_inference(
         self, start_server: Callable[..., Any], arguments: list[str]
     ) -> None:
         server = start_server(*arguments, ready=False)
         server.wait_for_log("listening")
-        with server.client() as client:
-            client.channel.unary_unary("/")  # no call, a channel that is in use
-            error = _refusal_when_ready(client)
-        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
-        assert "without inference" in error.details()
-        assert "-j CHIP" in error.details()
+        with server.client() as client, pytest.raises(grpc.RpcError) as caught:
+            client.predict("echo", {"data": THREE})
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "without inference" in caught.value.details()
+        assert "-j CHIP" in caught.value.details()
         assert server.workers() == []
 
     def test_it_listens_while_a_model_loads_and_the_call_waits(
         self, start_server: Callable[..., Any], model: Callable[..., str]
     ) -> None:
-        server = start_server("-j", "1", "-m", model("load_delay = 3"), ready=False)
+        server = start_server("-j", "1", "-m", model("load_delay = 2"), ready=False)
         with server.client() as client:
             grpc.channel_ready_future(client.channel).result(20)
             with pytest.raises(grpc.RpcError) as caught:
@@ -545,12 +561,6 @@ class TestStart:
         assert "did not load within 1 s" in server.log
 
 
-def _refusal_when_ready(client: Any) -> grpc.RpcError:
-    with pytest.raises(grpc.RpcError) as caught:
-        client.predict("echo", {"data": THREE})
-    return caught.value
-
-
 class TestStop:
     def test_a_time_to_run_ends_it_with_success(self, start_server: Callable[..., Any]) -> None:
         server = start_server("-t", "1")
@@ -581,8 +591,7 @@ class TestStop:
         assert not _socket(server).exists()
         assert _gone(workers)
 
-    @pytest.mark.parametrize("how", ["hang", "freeze"])
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    @pytest.mark.parametrize(("how", "number"), [("hang", signal.SIGTERM), ("freeze", signal.SIGINT)])
     def test_a_call_that_hangs_does_not_keep_it(
         self, start_server: Callable[..., Any], model: Callable[..., str], how: str, number: int
     ) -> None:
@@ -601,11 +610,10 @@ class TestStop:
         assert _gone(workers)
         assert "Traceback" not in server.log
 
-    @pytest.mark.parametrize("how", ["hang", "freeze"])
     def test_a_model_that_hangs_in_loading_does_not_keep_it(
-        self, start_server: Callable[..., Any], model: Callable[..., str], how: str
+        self, start_server: Callable[..., Any], model: Callable[..., str]
     ) -> None:
-        server = start_server("-j", "1", "-m", model(f'{how} = "load"'), ready=False)
+        server = start_server("-j", "1", "-m", model('freeze = "load"'), ready=False)
         server.wait_for_log("worker of chip 1 (debug-device) started")
         workers = server.workers()
         time.sleep(0.3)

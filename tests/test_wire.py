@@ -249,6 +249,15 @@ def test_shared_memory_is_read_anew_for_every_call(client: Any, shared_object: P
         assert np.array_equal(client.predict("float64", {"data": proto})["x"], given)
 
 
+def test_shared_memory_of_another_user_in_the_servers_group_is_taken(client: Any, shared_object: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root may give a file away")
+    given = np.array([VALUES["int32"]], np.int32)
+    shared_object.write_bytes(given.tobytes())
+    os.chown(shared_object, 65534, os.getegid())
+    assert np.array_equal(client.predict("int32", {"data": _named(client, shared_object.name.encode())})["x"], given)
+
+
 def test_each_input_may_come_another_way(client: Any, shared_object: Path) -> None:
     right = np.array([1, 2, 3], np.float32)
     shared_object.write_bytes(right.tobytes())

@@ -195,6 +195,7 @@ def test_a_run_that_hangs_ends_after_the_run_timeout_and_the_worker_is_replaced(
     server = start_server("-j", "1", "-m", f"hanging={hanging}", "-m", f"other={other}", "--run-timeout", "1")
     with server.client() as client, ThreadPoolExecutor(8) as pool:
         (worker,) = server.workers()
+        client.predict("hanging", {"data": GOOD})
         started = time.monotonic()
         call = pool.submit(client.predict, "hanging", {"data": TRIGGER})
         time.sleep(0.9 if knob == "hang" else 0.1)
@@ -274,8 +275,10 @@ def test_a_model_that_has_become_poison_is_left_out_and_others_come_back(start_s
         (worker,) = server.workers()
         time.sleep(1.0)
         assert server.workers() == [worker], "it is loaded again and again"
+        # Who asks for it may have it tried once more, but not every time.
         assert code_of(lambda: client.predict("poison", {"data": GOOD}))[0] == grpc.StatusCode.UNAVAILABLE
-        soon(lambda: server.workers() and server.workers() != [worker])
+        time.sleep(0.2)
+        client.predict("first", {"data": GOOD})
         refuse_at_once(server, lambda: client.predict("poison", {"data": GOOD}), "SIGSEGV")
         Path(files["poison"]).write_text("delay = 0.0")
         for name in names:
@@ -336,12 +339,11 @@ def test_faults_in_a_load_are_told_to_those_who_asked_and_the_worker_lives(start
 
 
 @pytest.mark.parametrize("state", ["idle", "hang", "freeze", "load", "stopped"])
-def test_a_worker_dies_with_its_front_whatever_it_does(start_server, write, tmp_path: Path, state: str) -> None:
-    socket = tmp_path / "runtime.sock"
+def test_a_worker_dies_with_its_front_whatever_it_does(start_server, write, state: str) -> None:
     model = write("model", *((f'{state} = "run"', "trigger = 255") if state in ("hang", "freeze") else ()))
     slow = write("slow", "load_delay = 3600")
     with nothing_left_in_shared_memory(), ThreadPoolExecutor(1) as pool:
-        server = start_server("-j", "1", "--socket", socket)
+        server = start_server("-j", "1")
         (worker,) = server.workers()
         with server.client() as client:
             client.predict(model, {"data": GOOD})
@@ -356,15 +358,12 @@ def test_a_worker_dies_with_its_front_whatever_it_does(start_server, write, tmp_
             soon(lambda: not alive(worker))
             if call is not None:
                 assert call.exception() is not None
-        assert socket.is_socket(), "who is killed removes nothing"
-        assert start_server("-j", "1", "--socket", socket).process.poll() is None
-        with start_server("-j", "1", "-m", model).client() as client:
-            client.predict(model, {"data": GOOD})
 
 
 def test_the_socket_of_a_killed_server_is_taken_over_by_the_next(start_server, write, tmp_path: Path) -> None:
     socket, model = tmp_path / "runtime.sock", write("model")
     start_server("-j", "1", "--socket", socket).stop(signal.SIGKILL)
+    assert socket.is_socket(), "who is killed removes nothing"
     server = start_server("-j", "1", "--socket", socket)
     with server.client() as client:
         client.predict(model, {"data": GOOD})

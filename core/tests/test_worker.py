@@ -354,8 +354,10 @@ def test_loads_that_wait_for_a_chip_that_does_not_come_back_are_refused_with_the
 def test_a_process_that_cannot_be_started_for_the_moment_is_started_later(
     chip: InstalledChip, write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    patient = RestartPolicy(budget=1000, first_delay_s=0.02, longest_delay_s=0.1)
+
     async def scenario() -> None:
-        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+        async with running(Worker(chip, WorkerLimits(), patient)) as worker:
             model = await load(worker, write("model"))
             with monkeypatch.context() as patch:
                 patch.setattr(sys, "executable", "/nowhere/python")  # as while Python is being updated

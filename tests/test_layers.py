@@ -1,0 +1,280 @@
+"""Who imports whom, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import acap_runtime
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "core" / "src" / "acap_runtime"
+PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+PACKAGES = [f"acap_runtime_{folder.name}" for folder in PLUGINS]
+
+LAYERS = [
+    {"errors", "memory"},
+    {"backend", "chips"},
+    {"hookspecs", "imaging", "client_memory", "unix_socket", "proto"},
+    {"plugins", "tensors"},
+    {"worker.segment", "worker.messages", "worker"},
+    {"worker.child", "worker.remote_model"},
+    {"worker.__main__", "worker.supervisor"},
+    {"catalogue", "converters"},
+    {"services", "services.prediction", "settings"},
+    {"tls"},
+    {"server"},
+    {"cli.table"},
+    {"cli.serve", "cli.chips", "cli.plugins"},
+    {"cli"},
+]
+"""The core's modules: each imports from the rows above its own, or from its own package."""
+
+OUTSIDE = {"", "testing"}
+"""What plugin authors import: the package itself, and the compliance kit, which none of the others import."""
+
+TRANSPORT = {"grpc", "google", "acap_runtime.proto"}
+FREE_OF_TRANSPORT = [
+    *("errors", "memory", "backend", "chips", "hookspecs", "imaging", "client_memory", "unix_socket", "plugins"),
+    *("tensors", "worker", "worker.segment", "worker.messages", "worker.child", "worker.__main__"),
+    *("worker.remote_model", "worker.supervisor", "catalogue", "converters", "settings"),
+]
+
+
+def sources(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The modules in a package's folder, by their names relative to it."""
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imported(path: Path, package: str = "") -> set[str]:
+    """Everything that a file imports, wherever in it, as full names of modules or of things in them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: imports are absolute here"
+            assert node.module
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+CORE_MODULES = dict(sources(CORE))
+
+
+def core_imports(path: Path) -> set[str]:
+    """The modules of the core that a file imports."""
+    found = set()
+    for name in imported(path):
+        if name == "acap_runtime" or name.startswith("acap_runtime."):
+            words = name.split(".")[1:]
+            while words and ".".join(words) not in CORE_MODULES:
+                words.pop()
+            found.add(".".join(words))
+    return found
+
+
+def layer(module: str) -> int:
+    places = [number for number, row in enumerate(LAYERS) if module in row]
+    assert places, f"acap_runtime.{module} is new: say in LAYERS whom it may import"
+    return places[0]
+
+
+def is_testing(module: str) -> bool:
+    return module.split(".", maxsplit=1)[0] == "testing"
+
+
+@pytest.mark.parametrize("module", [name for name in CORE_MODULES if name and not is_testing(name)])
+def test_the_cores_imports_run_one_way(module: str) -> None:
+    for other in core_imports(CORE_MODULES[module]) - {module}:
+        assert other not in OUTSIDE, f"acap_runtime.{module} imports what is for plugin authors"
+        assert not is_testing(other)
+        assert layer(other) < layer(module), f"acap_runtime.{module} imports acap_runtime.{other}"
+
+
+def test_every_row_of_the_layers_is_real() -> None:
+    for row in LAYERS:
+        assert row <= CORE_MODULES.keys()
+
+
+def test_the_package_gives_plugin_authors_the_contract_and_nothing_else() -> None:
+    assert core_imports(CORE_MODULES[""]) <= {"errors", "backend", "hookspecs"}
+    names = {name.rpartition(".")[2] for name in imported(CORE_MODULES[""])}
+    assert names == set(acap_runtime.__all__)
+
+
+@pytest.mark.parametrize("module", [name for name in CORE_MODULES if is_testing(name)])
+def test_the_compliance_kit_uses_what_plugin_authors_have(module: str) -> None:
+    assert all(other == "" or is_testing(other) for other in core_imports(CORE_MODULES[module]))
+    for name in imported(CORE_MODULES[module]):
+        if name.startswith("acap_runtime.") and not name.startswith("acap_runtime.testing"):
+            assert name.removeprefix("acap_runtime.") in acap_runtime.__all__
+
+
+@pytest.mark.parametrize("module", CORE_MODULES)
+def test_the_core_imports_no_plugin_and_only_what_it_declares(module: str) -> None:
+    extra = "testing" if is_testing(module) else ""
+    assert_declared(CORE_MODULES[module], ROOT / "core", {"acap_runtime"}, extra)
+
+
+@pytest.mark.parametrize("module", FREE_OF_TRANSPORT)
+def test_workers_and_what_they_share_with_the_front_know_no_transport(module: str) -> None:
+    for name in imported(CORE_MODULES[module]):
+        assert not any(name == word or name.startswith(f"{word}.") for word in TRANSPORT), name
+
+
+@pytest.mark.parametrize("module", CORE_MODULES)
+def test_only_the_command_line_prints(module: str) -> None:
+    if module.split(".", maxsplit=1)[0] == "cli":
+        return
+    for node in ast.walk(ast.parse(CORE_MODULES[module].read_text())):
+        assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
+        assert not (isinstance(node, ast.Attribute) and node.attr in ("stdout", "__stdout__")) or is_testing(module)
+
+
+def declared(folder: Path, extra: str) -> set[str]:
+    """The distributions that a project says it needs, their names normalised."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *project.get("optional-dependencies", {}).get(extra, [])]
+    return {normalised(re.split(r"[^A-Za-z0-9._-]", need)[0]) for need in needs}
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def assert_declared(path: Path, folder: Path, own: set[str], extra: str) -> None:
+    for name in imported(path):
+        top = name.split(".")[0]
+        if top in sys.stdlib_module_names or top in own:
+            continue
+        owners = {normalised(owner) for owner in distributions().get(top, [top])}
+        assert owners & declared(folder, extra), f"{path} imports {name}, which {folder.name} does not depend on"
+
+
+def files_of(folder: Path, part: str) -> list[Path]:
+    return sorted((folder / part).rglob("*.py"))
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugin_imports_the_contract_its_own_modules_and_what_it_declares(folder: Path) -> None:
+    own = f"acap_runtime_{folder.name}"
+    assert files_of(folder, "src")
+    for path in files_of(folder, "src"):
+        for name in imported(path):
+            if name.startswith("acap_runtime."):
+                assert name.removeprefix("acap_runtime.") in acap_runtime.__all__, f"{path} imports {name}"
+        # An alternative that is tried at run time, by its name, is no import statement: it need not be installed.
+        assert_declared(path, folder, {own}, extra="")
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_a_plugins_tests_import_no_more_than_a_third_partys_could(folder: Path) -> None:
+    own = f"acap_runtime_{folder.name}"
+    for path in files_of(folder, "tests"):
+        for name in imported(path):
+            if name.startswith("acap_runtime.") and not name.startswith("acap_runtime.testing."):
+                assert name.removeprefix("acap_runtime.") in acap_runtime.__all__, f"{path} imports {name}"
+            others = set(PACKAGES) - {own}
+            assert name.split(".")[0] not in others, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_names_used_of_the_contract_are_public(folder: Path) -> None:
+    for path in [*files_of(folder, "src"), *files_of(folder, "tests")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "acap":
+                assert node.attr in acap_runtime.__all__, f"{path}:{node.lineno}: acap.{node.attr}"
+
+
+COST = """
+import importlib, re, sys
+from pathlib import Path
+
+def libraries():
+    return set(re.findall(r"/\\S+\\.so[.0-9]*", Path("/proc/self/maps").read_text()))
+
+import {before}
+known = libraries()
+import {package}
+for library in sorted(libraries() - known):
+    if "/lib-dynload/" not in library:
+        print("library", library)
+for heavy in {heavy!r}:
+    if heavy in sys.modules:
+        print("module", heavy)
+"""
+HEAVY = [
+    *("grpc", "google.protobuf", "cffi", "_cffi_backend", "ctypes", "ai_edge_litert", "tflite_runtime"),
+    *("asyncio", "PIL", "acap_runtime.worker", "acap_runtime.server", "acap_runtime.testing"),
+]
+
+
+@pytest.mark.parametrize("package", ["acap_runtime", *PACKAGES])
+def test_importing_a_package_loads_no_library_and_nothing_heavy(package: str) -> None:
+    # numpy is the contract's own, and itself brings ctypes.
+    heavy = sorted(set(HEAVY) - modules_of("numpy, pluggy"))
+    before = "numpy, pluggy" if package == "acap_runtime" else "acap_runtime"
+    assert run_python(COST.format(before=before, package=package, heavy=heavy)) == ""
+
+
+@cache
+def modules_of(packages: str) -> set[str]:
+    return set(run_python(f"import sys, {packages}\nprint(*sys.modules)").split())
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_discovery_imports_plugins_and_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom acap_runtime.plugins import discover\n"
+        "assert not [row.problem for row in discover().rows if row.problem]\n"
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    assert set(run_python(code).split()) <= modules_of("numpy, pluggy, importlib.metadata")
+
+
+def mapped(process: int) -> str:
+    return Path(f"/proc/{process}/maps").read_text()
+
+
+@pytest.mark.parametrize(("chip", "driver"), [("1", None), ("2", "ai_edge_litert"), ("11", "libyuv")])
+def test_a_worker_never_loads_grpc_and_the_front_never_a_driver(
+    start_server: Callable[..., Any], tmp_path: Path, chip: str, driver: str | None
+) -> None:
+    model = tmp_path / "model.toml"
+    model.touch()
+    server = start_server("-j", chip)
+    with server.client() as client:
+        if chip == "1":
+            client.predict(str(model), {"data": np.ones(3, np.uint8)})
+    (worker,) = server.workers()
+    assert "numpy" in mapped(worker)
+    for transport in ("cygrpc", "google/_upb", "protobuf"):
+        assert transport not in mapped(worker)
+    assert "cygrpc" in mapped(server.process.pid)
+    if driver is not None:
+        assert driver in mapped(worker)
+    for name in ("ai_edge_litert", "tflite", "libyuv", "_cffi_backend"):
+        assert name not in mapped(server.process.pid)

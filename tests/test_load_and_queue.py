@@ -1,0 +1,365 @@
+"""Models that are loaded on demand, and calls that wait, give up, or are too many."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+DATA = np.array([1, 2, 3], np.uint8)
+
+COUNTING_CHIP = '''
+"""A chip that writes down every run: the first byte of its input, into a file beside the model's."""
+import time
+import acap_runtime as acap
+import numpy as np
+
+class CountingModel(acap.Model):
+    inputs = outputs = (acap.TensorSpec("data", np.dtype("uint8"), (-1,)),)
+
+    def __init__(self, path):
+        self.runs = path.with_suffix(".runs")
+
+    def run(self, inputs):
+        with self.runs.open("ab", buffering=0) as file:
+            file.write(inputs["data"][:1].tobytes())
+        time.sleep(0.4)
+        return {"data": inputs["data"].copy()}
+
+    def close(self):
+        pass
+
+class CountingBackend(acap.InferenceBackend):
+    chip_id, name = None, "counting"
+
+    def probe(self):
+        pass
+
+    def load(self, path, options):
+        return CountingModel(path)
+
+@acap.hookimpl
+def acap_runtime_backends():
+    return [CountingBackend()]
+'''
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Writes a model file of the debug chip."""
+
+    def write_file(name: str, *knobs: str) -> str:
+        path = tmp_path / f"{name}.toml"
+        path.write_text("\n".join(knobs))
+        return str(path)
+
+    return write_file
+
+
+@pytest.fixture(scope="module")
+def server(start_shared_server: Callable[..., Any]) -> Any:
+    return start_shared_server("-j", "1", "-v")
+
+
+@pytest.fixture
+def start_counting_server(start_server: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[Any, str]]:
+    """Starts a server with the chip that counts; gives the server, and a model whose runs `runs_of` tells."""
+
+    def start(*arguments: object) -> tuple[Any, str]:
+        folder = tmp_path / "plugins"
+        info = folder / "acap_test_counting-1.dist-info"
+        info.mkdir(parents=True)
+        (folder / "acap_test_counting.py").write_text(COUNTING_CHIP)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acap-test-counting\nVersion: 1\n")
+        (info / "entry_points.txt").write_text("[acap_runtime]\ncounting = acap_test_counting\n")
+        model = tmp_path / "counted"
+        model.touch()
+        words = ("-j", "counting", "-m", f"counted={model}")
+        return start_server(*words, *arguments, environment={"PYTHONPATH": str(folder)}), str(model)
+
+    return start
+
+
+def runs_of(model: str) -> list[int]:
+    path = Path(model).with_suffix(".runs")
+    return list(path.read_bytes()) if path.exists() else []
+
+
+def numbered(number: int) -> dict[str, np.ndarray]:
+    return {"data": np.array([number], np.uint8)}
+
+
+def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
+    """The status of a call that has to fail."""
+    with pytest.raises(grpc.RpcError) as raised:
+        call()
+    return raised.value.code(), raised.value.details()
+
+
+def soon(condition: Callable[[], object], within_s: float = 10.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+def loads(server: Any, model: str) -> int:
+    return server.log.count(f"model {model} loaded")
+
+
+def test_calls_that_wait_for_one_model_load_it_once(server, write) -> None:
+    model = write("slow_load", "load_delay = 0.5")
+    with server.client() as client, ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(client.predict, model, {"data": DATA}) for _ in range(8)]
+        for call in calls:
+            assert call.result()["data"].tolist() == DATA.tolist()
+    assert loads(server, model) == 1
+
+
+def test_one_file_by_two_names_is_one_model(server, write, tmp_path: Path) -> None:
+    model, link = write("linked"), tmp_path / "link.toml"
+    link.symlink_to(model)
+    with server.client() as client:
+        for name in (model, str(link), f"{tmp_path}/./linked.toml"):
+            client.predict(name, {"data": DATA})
+    assert loads(server, model) == 1
+
+
+def test_a_client_that_gives_up_leaves_the_load_to_the_others(server, write) -> None:
+    model = write("slow_load_2", "load_delay = 1.0")
+    with server.client() as client, ThreadPoolExecutor(8) as pool:
+        leaving = pool.submit(client.predict, model, {"data": DATA}, timeout=0.3)
+        time.sleep(0.1)
+        staying = pool.submit(client.predict, model, {"data": DATA})
+        started = time.monotonic()
+        assert code_of(leaving.result)[0] == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - started < 0.8
+        assert staying.result()["data"].tolist() == DATA.tolist()
+    assert loads(server, model) == 1
+
+
+def test_a_load_goes_on_when_everyone_has_given_up(server, write) -> None:
+    model = write("slow_load_3", "load_delay = 0.6")
+    with server.client() as client:
+        assert code_of(lambda: client.predict(model, {"data": DATA}, timeout=0.2))[0] == (
+            grpc.StatusCode.DEADLINE_EXCEEDED
+        )
+        soon(lambda: loads(server, model) == 1)
+        client.predict(model, {"data": DATA})
+    assert loads(server, model) == 1
+
+
+def test_a_long_load_keeps_no_other_model_waiting(server, write) -> None:
+    slow, quick = write("slow_load_4", "load_delay = 3.0"), write("quick")
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        client.predict(quick, {"data": DATA})
+        loading = pool.submit(client.predict, slow, {"data": DATA})
+        time.sleep(0.2)
+        started = time.monotonic()
+        for _ in range(50):
+            client.predict(quick, {"data": DATA})
+        client.predict(write("new_meanwhile"), {"data": DATA})
+        assert time.monotonic() - started < 1.5
+        assert not loading.done()
+        loading.result()
+
+
+def test_a_preloaded_model_that_takes_its_time_keeps_no_client_from_connecting(start_server, write) -> None:
+    model = write("slow_load", "load_delay = 1.5")
+    server = start_server("-j", "1", "-m", f"slow={model}", ready=False)
+    server.wait_for_log("listening")
+    with server.client() as client:
+        assert client.predict("slow", {"data": DATA})["data"].tolist() == DATA.tolist()
+    assert loads(server, "slow") == 1
+
+
+def test_a_failed_load_is_remembered_until_the_file_changes(server, write) -> None:
+    model = write("broken", "this is no TOML")
+    with server.client() as client:
+        failures = [code_of(lambda: client.predict(model, {"data": DATA})) for _ in range(5)]
+        assert {code for code, _ in failures} == {grpc.StatusCode.INVALID_ARGUMENT}
+        assert len({details for _, details in failures}) == 1
+        assert "broken.toml" in failures[0][1]
+        assert server.log.count(f"model {model} could not be loaded") == 1
+        write("broken", "delay = 0.0 # and now it is")
+        assert client.predict(model, {"data": DATA})["data"].tolist() == DATA.tolist()
+        assert loads(server, model) == 1
+
+
+def test_a_failed_load_is_tried_again_after_some_seconds(server, write, tmp_path: Path) -> None:
+    model = write("half_ready", 'fail = "load"')
+    with server.client() as client:
+        assert code_of(lambda: client.predict(model, {"data": DATA}))[0] == grpc.StatusCode.INTERNAL
+        started = time.monotonic()
+        while server.log.count(f"model {model} could not be loaded") < 2:
+            assert code_of(lambda: client.predict(model, {"data": DATA}))[0] == grpc.StatusCode.INTERNAL
+            assert time.monotonic() - started < 15
+            time.sleep(0.1)
+        assert time.monotonic() - started > 2
+
+
+def test_a_file_that_comes_later_is_found_at_once(server, tmp_path: Path) -> None:
+    model = tmp_path / "later.toml"
+    with server.client() as client:
+        assert code_of(lambda: client.predict(str(model), {"data": DATA}))[0] == grpc.StatusCode.NOT_FOUND
+        model.touch()
+        client.predict(str(model), {"data": DATA})
+
+
+def test_the_longest_unused_file_makes_room_and_comes_back_when_asked_for(start_server, write) -> None:
+    server = start_server("-j", "1", "--on-demand-models", "2")
+    one, two, three = (write(name) for name in ("one", "two", "three"))
+    with server.client() as client:
+        for model in (one, two, one, three):
+            client.predict(model, {"data": DATA})
+        assert re.findall(r"model \S*/(\w+)\.toml unloaded", server.log) == ["two"]
+        client.predict(one, {"data": DATA})
+        assert loads(server, one) == 1
+        client.predict(two, {"data": DATA})
+        assert loads(server, two) == 2
+
+
+def test_files_that_take_turns_are_never_more_than_allowed_and_their_calls_are_served_or_refused(
+    start_server, write
+) -> None:
+    server = start_server("-j", "1", "--on-demand-models", "2")
+    models = [write(f"model{number}") for number in range(12)]
+    failures: list[grpc.RpcError] = []
+    with server.client() as client, ThreadPoolExecutor(12) as pool:
+        for _ in range(10):
+            calls = [pool.submit(client.predict, model, {"data": DATA}) for model in models]
+            failures += [call.exception() for call in calls if call.exception() is not None]
+            loaded = len(re.findall(r"model \S+ loaded on", server.log))
+            unloaded = len(re.findall(r"model \S+ unloaded", server.log))
+            assert loaded - unloaded <= 2
+    unexpected = {failure.details() for failure in failures if failure.code() != grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert not unexpected
+
+
+def test_all_files_in_use_is_a_refusal_that_says_so(start_server, write) -> None:
+    server = start_server("-j", "1", "--on-demand-models", "1")
+    busy, other = write("busy", "delay = 1.0"), write("other")
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.predict, busy, {"data": DATA})
+        soon(lambda: loads(server, busy) == 1)
+        time.sleep(0.2)
+        code, details = code_of(lambda: client.predict(other, {"data": DATA}))
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "--on-demand-models" in details
+        call.result()
+        client.predict(other, {"data": DATA})
+
+
+def test_calls_beyond_the_queue_are_refused_at_once_and_it_is_usable_after(start_server, write) -> None:
+    model = write("slow", "delay = 0.5")
+    server = start_server("-j", "1", "-m", model, "--queue", "2")
+
+    def timed() -> tuple[float, grpc.StatusCode]:
+        started = time.monotonic()
+        try:
+            client.predict(model, {"data": DATA})
+        except grpc.RpcError as error:
+            return time.monotonic() - started, error.code()
+        return time.monotonic() - started, grpc.StatusCode.OK
+
+    with server.client() as client, ThreadPoolExecutor(12) as pool:
+        outcomes = [call.result() for call in [pool.submit(timed) for _ in range(12)]]
+        refused = [took for took, code in outcomes if code == grpc.StatusCode.RESOURCE_EXHAUSTED]
+        served = [took for took, code in outcomes if code == grpc.StatusCode.OK]
+        # One runs, one lies ready beside it, two wait.
+        assert (len(served), len(refused)) == (4, 8)
+        assert max(refused) < 0.4
+        waiting = [pool.submit(timed) for _ in range(4)]
+        time.sleep(0.2)
+        assert "--queue" in code_of(lambda: client.predict(model, {"data": DATA}))[1]
+        assert [call.result()[1] for call in waiting] == [grpc.StatusCode.OK] * 4
+        outcomes = [call.result() for call in [pool.submit(timed) for _ in range(4)]]
+        assert [code for _, code in outcomes] == [grpc.StatusCode.OK] * 4
+
+
+def test_a_cancelled_call_in_the_queue_never_reaches_the_chip(start_counting_server) -> None:
+    server, model = start_counting_server()
+    with server.client() as client:
+        stub = client.stubs.service.PredictionServiceStub(client.channel)
+        calls = []
+        for number in range(8):
+            calls.append(stub.Predict.future(client.request("counted", numbered(number)), timeout=30))
+            time.sleep(0.02)
+        for number in (3, 5, 7):
+            assert calls[number].cancel()
+        for number in (0, 1, 2, 4, 6):
+            calls[number].result()
+        client.predict("counted", numbered(9))
+    assert runs_of(model) == [0, 1, 2, 4, 6, 9]
+
+
+def test_a_call_whose_deadline_passes_in_the_queue_never_reaches_the_chip(start_counting_server) -> None:
+    server, model = start_counting_server()
+    with server.client() as client, ThreadPoolExecutor(8) as pool:
+        patient = []
+        for number in range(3):
+            patient.append(pool.submit(client.predict, "counted", numbered(number)))
+            time.sleep(0.05)
+        started = time.monotonic()
+        hasty = [pool.submit(client.predict, "counted", numbered(100 + number), timeout=0.2) for number in range(4)]
+        for call in hasty:
+            assert code_of(call.result)[0] == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - started < 1
+        for call in patient:
+            call.result()
+        client.predict("counted", numbered(9))
+    assert runs_of(model) == [0, 1, 2, 9]
+
+
+def test_calls_reach_the_chip_in_the_order_they_came(start_counting_server) -> None:
+    server, model = start_counting_server("--instances", "2")
+    with server.client() as client:
+        stub = client.stubs.service.PredictionServiceStub(client.channel)
+        calls = []
+        for number in range(10):
+            calls.append(stub.Predict.future(client.request("counted", numbered(number)), timeout=30))
+            time.sleep(0.02)
+        for call in calls:
+            call.result()
+    runs = runs_of(model)
+    assert sorted(runs) == list(range(10))
+    # Two run at a time, so neighbours may change places.
+    assert all(abs(place - number) <= 1 for place, number in enumerate(runs))
+
+
+def together(server: Any, model: str, count: int) -> float:
+    """Seconds that so many calls at once take."""
+    with server.client() as client, ThreadPoolExecutor(count) as pool:
+        client.predict(model, {"data": DATA})
+        started = time.monotonic()
+        for call in [pool.submit(client.predict, model, {"data": DATA}) for _ in range(count)]:
+            call.result()
+        return time.monotonic() - started
+
+
+def test_two_instances_run_two_calls_at_a_time(start_server, write) -> None:
+    model = write("slow", "delay = 0.5")
+    server = start_server("-j", "1", "-m", f"two={model}", "-m", f"one={model},instances=1", "--instances", "2")
+    assert 0.5 <= together(server, "two", 2) < 0.9
+    assert 1.0 <= together(server, "two", 4) < 1.4
+    assert 1.0 <= together(server, "one", 2) < 1.4
+
+
+def test_models_on_one_chip_do_not_wait_for_each_other(start_server, write) -> None:
+    slow, quick = write("slow", "delay = 2.0"), write("quick")
+    server = start_server("-j", "1", "-m", f"slow={slow}", "-m", f"quick={quick}")
+    with server.client() as client, ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(client.predict, "slow", {"data": DATA}) for _ in range(2)]
+        time.sleep(0.2)
+        started = time.monotonic()
+        client.predict("quick", {"data": DATA})
+        assert time.monotonic() - started < 1
+        for call in calls:
+            call.result()
