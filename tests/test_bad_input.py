@@ -185,9 +185,11 @@ TENSORS = [
     floats("wider dtype", tensor(DOUBLE, 2, 3, tensor_content=bytes(48)), "DT_FLOAT", "DT_DOUBLE"),
     floats("no dtype", tensor(0, 2, 3, tensor_content=SIX_FLOATS), "DT_FLOAT", "DT_INVALID"),
     floats("an empty TensorProto", tensor(0), "DT_FLOAT", "DT_INVALID"),
-    floats("unsupported dtype DT_QUINT8", tensor(QUINT8, 2, 3, tensor_content=bytes(6)), "DT_FLOAT", "12"),
-    floats("unsupported dtype DT_BFLOAT16", tensor(BFLOAT16, 2, 3, tensor_content=bytes(12)), "DT_FLOAT", "14"),
-    floats("unsupported dtype DT_RESOURCE", tensor(RESOURCE, 2, 3), "DT_FLOAT", "20"),
+    floats("unsupported dtype DT_QUINT8", tensor(QUINT8, 2, 3, tensor_content=bytes(6)), "DT_FLOAT", "DT_QUINT8"),
+    floats(
+        "unsupported dtype DT_BFLOAT16", tensor(BFLOAT16, 2, 3, tensor_content=bytes(12)), "DT_FLOAT", "DT_BFLOAT16"
+    ),
+    floats("unsupported dtype DT_RESOURCE", tensor(RESOURCE, 2, 3), "DT_FLOAT", "DT_RESOURCE"),
     floats("dtype of nobody's", tensor(999, 2, 3, tensor_content=SIX_FLOATS), "DT_FLOAT", "999"),
     floats("negative dtype", tensor(-1, 2, 3, tensor_content=SIX_FLOATS), "DT_FLOAT", "-1"),
     floats("rank too low", tensor(FLOAT, 6, tensor_content=SIX_FLOATS), "[2, 3]", "[6]"),
@@ -594,7 +596,7 @@ def _send_bytes(bench: Bench, data: bytes, method: str = "/tensorflow.serving.Pr
 def test_bytes_that_are_no_request_are_refused(bench: Bench, data: bytes) -> None:
     with bench.unharmed(), pytest.raises(grpc.RpcError) as caught:
         _send_bytes(bench, data)
-    assert caught.value.code() in {grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT}
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details()
 
 

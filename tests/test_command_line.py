@@ -21,7 +21,7 @@ import pytest
 
 COMMAND = Path(sys.executable).with_name("acapruntime")
 TABLE = {
-    1: "debug-device", 2: "cpu-tflite", 4: "google-edge-tpu-tflite", 6: "ambarella-cvflow", 8: "gpu-tflite",
+    0: "none", 1: "debug-device", 2: "cpu-tflite", 4: "google-edge-tpu-tflite", 6: "ambarella-cvflow", 8: "gpu-tflite",
     9: "ambarella-cvflow-proc", 10: "axis-a8-ace-proc", 11: "cpu-proc", 12: "axis-a8-dlpu-tflite",
     13: "axis-a8-gpu-proc",
 }  # fmt: skip
@@ -245,7 +245,7 @@ class TestChips:
             assert isinstance(row["aliases"], list)
             assert row["ready"] is (row["reason"] is None)
             assert row["name"] == TABLE.get(row["id"], row["name"])
-        debug = rows[0]
+        debug = rows[1]
         assert debug == {
             "id": 1,
             "name": "debug-device",
@@ -258,6 +258,13 @@ class TestChips:
         missing = next(row for row in rows if row["id"] == 6)
         assert missing["version"] is None
         assert missing["reason"].endswith("pip install acap-runtime-cvflow")
+
+    def test_a_reader_that_has_seen_enough_is_no_error(self) -> None:
+        listing = start("chips")
+        listing.stdout.close()
+        assert listing.wait(60) == 0
+        assert not listing.stderr.read()
+        listing.stderr.close()
 
     def test_the_table_for_people_has_a_row_for_each(self) -> None:
         done = run("chips")

@@ -347,9 +347,9 @@ def together(server: Any, model: str, count: int) -> float:
 def test_two_instances_run_two_calls_at_a_time(start_server, write) -> None:
     model = write("slow", "delay = 0.5")
     server = start_server("-j", "1", "-m", f"two={model}", "-m", f"one={model},instances=1", "--instances", "2")
-    assert 0.5 <= together(server, "two", 2) < 0.9
-    assert 1.0 <= together(server, "two", 4) < 1.4
-    assert 1.0 <= together(server, "one", 2) < 1.4
+    assert 0.5 <= together(server, "two", 2) < 0.95
+    assert 1.0 <= together(server, "two", 4) < 1.9
+    assert together(server, "one", 2) >= 1.0
 
 
 def test_models_on_one_chip_do_not_wait_for_each_other(start_server, write) -> None:

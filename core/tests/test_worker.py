@@ -147,6 +147,31 @@ def test_a_model_answers_what_it_was_sent(chip: InstalledChip, write) -> None:
     asyncio.run(scenario())
 
 
+def test_a_death_gives_back_the_shared_memory_of_the_calls_it_failed(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.1)"))
+            await asyncio.gather(*(run(model) for _ in range(3)))
+            gc.collect()
+            before = (descriptors(os.getpid()), segments(os.getpid()))
+            # No collection of cycles will come to help: an idle server has none for hours.
+            gc.disable()
+            for _ in range(4):
+                calls = [asyncio.create_task(outcome(run(model))) for _ in range(3)]
+                await asyncio.sleep(0.05)
+                os.kill(children()[0], signal.SIGKILL)
+                failed = [error for error in await asyncio.gather(*calls) if error is not None]
+                assert len(failed) == 2
+            del calls, failed
+            await run(model)
+            assert (descriptors(os.getpid()), segments(os.getpid())) <= before
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
+
+
 def test_repeated_crashes_use_up_the_budget_and_calls_are_refused_at_once_until_the_rest_is_over(
     chip: InstalledChip, write
 ) -> None:
@@ -413,6 +438,22 @@ def test_stopping_during_a_load_ends_the_load_with_the_reason(chip: InstalledChi
             await asyncio.sleep(0.2)
         with pytest.raises(Unavailable, match="the server stops"):
             await loading
+
+    asyncio.run(scenario())
+
+
+def test_of_several_runs_that_take_too_long_the_longest_is_blamed(chip: InstalledChip, write) -> None:
+    holds_the_lock = "def run(data):\n    ctypes.PyDLL(None).pause()"
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(run_timeout_s=2.0), QUICK)) as worker:
+            innocent = await load(worker, write("innocent"))
+            freezes = await load(worker, write("freezes", holds_the_lock))
+            blamed = asyncio.create_task(outcome(run(freezes)))
+            await asyncio.sleep(0.05)
+            victim = asyncio.create_task(outcome(run(innocent)))
+            assert "model freezes" in str(await blamed)
+            assert "model freezes" in str(await victim)
 
     asyncio.run(scenario())
 

@@ -82,8 +82,14 @@ class Catalogue:
                 self._add(source.name, source, on_demand=False)
 
     async def preload(self) -> None:
-        """Load the operator's models side by side. Raises the error of one that cannot be loaded."""
-        await asyncio.gather(*(self._ensure_loaded(name, entry) for name, entry in self._entries.items()))
+        """Load the operator's models side by side. Raises the error of one that cannot be loaded, with its file."""
+        await asyncio.gather(*(self._preload(name, entry) for name, entry in self._entries.items()))
+
+    async def _preload(self, name: str, entry: _Entry) -> None:
+        try:
+            await self._ensure_loaded(name, entry)
+        except AcapError as error:
+            raise type(error)(f"model {name} of {entry.model.path}: {error}") from None
 
     async def get(self, name: str) -> RemoteModel:
         """The model that a client calls `name`, once it is loaded.
@@ -197,6 +203,11 @@ def _identify(path: str) -> tuple[int, ...]:
         status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or status.st_dev in _kernel_devices():
         raise InvalidRequest(f"{label} is no regular file")
     return (status.st_mtime_ns, status.st_size, status.st_dev, status.st_ino)
+
+
+def _kernel_devices() -> set[int]:
+    """Where "files" are answers of the kernel, some of them meant for the server alone, or gone once read."""
+    return {root.stat().st_dev for root in (Path("/proc"), Path("/sys")) if root.is_mount()}

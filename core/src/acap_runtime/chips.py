@@ -25,7 +25,7 @@ class Chip:
         return word.strip().casefold() in {each.casefold() for each in words}
 
 
-NO_CHIP: Final = ("0", "larod_chip_invalid")
+NO_CHIP: Final = Chip(0, "none", ("LAROD_CHIP_INVALID",), "acap-runtime")
 """What `-j` takes for a server without inference."""
 
 LIBYUV: Final = 11

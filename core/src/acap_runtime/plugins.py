@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions, entry_points
 
 import pluggy
 
@@ -87,10 +87,25 @@ def _check_identity(backend: object) -> None:
 
 def discover(blocked: Collection[str] = ()) -> Plugins:
     """Find and import every installed plugin, except those whose plugin or distribution name is in `blocked`."""
-    points = sorted(
-        entry_points(group=hookspecs.PROJECT), key=lambda point: (point.name, point.dist.name if point.dist else "")
-    )
-    return Plugins(tuple(_load(point, blocked) for point in points))
+    points, broken = _entry_points()
+    points.sort(key=lambda point: (point.name, point.dist.name if point.dist else ""))
+    return Plugins((*(_load(point, blocked) for point in points), *broken))
+
+
+def _entry_points() -> tuple[list[EntryPoint], list[Plugin]]:
+    """Entry points of our group, and a row for every distribution whose list of them cannot be read."""
+    try:
+        return list(entry_points(group=hookspecs.PROJECT)), []
+    except Exception:  # noqa: BLE001 - one of all installed packages is damaged; the slow way finds which
+        points: list[EntryPoint] = []
+        broken = []
+        for distribution in distributions():
+            try:
+                points += distribution.entry_points.select(group=hookspecs.PROJECT)
+            except Exception as error:  # noqa: BLE001 - the row says what it is
+                problem = f"its entry points cannot be read: {type(error).__name__}: {error}"
+                broken.append(Plugin("unknown", distribution.name, distribution.version, "", problem=problem))
+        return points, broken
 
 
 def _load(point: EntryPoint, blocked: Collection[str]) -> Plugin:
@@ -137,7 +152,7 @@ class Plugins:
         Raises `InvalidRequest` for a word that no chip answers to, `NotReady` where no plugin drives the chip or
         several claim it.
         """
-        if word.strip().casefold() in NO_CHIP:
+        if NO_CHIP.answers_to(word):
             return None
         for chip in self.chips:
             if chip.answers_to(word):

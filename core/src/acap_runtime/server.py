@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.converters import ConverterChoice
@@ -91,7 +92,7 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
         stack.push_async_callback(server.stop, settings.grace_s)
         start = asyncio.create_task(_start(worker, catalogue, choice))
         try:
-            await _until_stopped(stop, start, settings.run_for_s)
+            await _until_stopped(stop, start, settings.run_for_s or None)
         finally:
             start.cancel()
             await asyncio.gather(start, return_exceptions=True)
@@ -183,27 +184,39 @@ def _prediction_handlers(service: PredictionService) -> grpc.GenericRpcHandler[A
         service.name,
         {
             "Predict": grpc.unary_unary_rpc_method_handler(
-                _answering(service.predict),
-                request_deserializer=PredictRequest.FromString,
+                _answering(PredictRequest, service.predict),
                 response_serializer=PredictResponse.SerializeToString,
             )
         },
     )
 
 
-def _answering(behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-    """A gRPC handler around a service's method: the only place where errors become statuses."""
+def _answering(
+    request_type: Any, behaviour: Callable[[Any, Any], Awaitable[Any]]
+) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """A gRPC handler around a service's method: the only place where errors become statuses.
 
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    It parses the request itself: grpc answers UNKNOWN to bytes that do not parse, and logs a stack for each.
+    """
+
+    async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await behaviour(request, context)
+            return await behaviour(_parse(request_type, content), context)
         except AcapError as error:
             await context.abort(status_of(error), _status_message(str(error)))
-        except Exception:  # the client learns that, the log what it was
+        except Exception:  # noqa: BLE001 - logged whole, and the client learns that it was unexpected
             _LOG.exception("unexpected error in a call")
             await context.abort(grpc.StatusCode.INTERNAL, "unexpected error in the server; its log says more")
 
     return answer
+
+
+def _parse(request_type: Any, content: bytes) -> Any:
+    try:
+        return request_type.FromString(content)
+    except DecodeError as error:
+        name = request_type.DESCRIPTOR.full_name
+        raise InvalidRequest(f"expected a {name}, got {len(content)} bytes that are none: {error}") from None
 
 
 def _status_message(text: str) -> str:

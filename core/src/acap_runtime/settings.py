@@ -32,7 +32,7 @@ _SWITCH: Final = {
 
 def _integer(low: int, high: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"\s*\d+\s*", text, re.ASCII) or not low <= int(text) <= high:
+        if not re.fullmatch(r"\s*\d{1,18}\s*", text, re.ASCII) or not low <= int(text) <= high:
             raise InvalidRequest(f"expected an integer from {low} to {high}, got {text!r}")
         return int(text)
 
@@ -97,7 +97,9 @@ class Settings:
         "PATH",
         "unix socket to listen on without a port",
     )
-    run_for_s: float | None = _option("-t --run-for", None, _seconds(0), "SECONDS", "stop after that many seconds")
+    run_for_s: float | None = _option(
+        "-t --run-for", None, _seconds(0), "SECONDS", "stop after that many seconds; 0 for never"
+    )
     certificate: Path | None = _option("-c --certificate", None, Path, "FILE", "TLS certificate chain, PEM")
     key: Path | None = _option("-k --key", None, Path, "FILE", "TLS private key, PEM")
     client_ca: Path | None = _option(

@@ -11,6 +11,7 @@ import numpy as np
 
 from acap_runtime.client_memory import open_client_memory
 from acap_runtime.errors import InvalidRequest, NotReady, shown
+from acap_runtime.proto import TensorProto
 
 DT_STRING = 7
 _NUMPY_TYPES: dict[int, tuple[str, str, str]] = {
@@ -226,4 +227,5 @@ def has_wire_type(dtype: np.dtype[Any]) -> bool:
 
 
 def _number_name(number: int) -> str:
-    return "no dtype (DT_INVALID)" if number == 0 else f"dtype {number}, which this server does not take"
+    known = TensorProto.DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_number
+    return f"{known[number].name if number in known else number}, which this server does not take"

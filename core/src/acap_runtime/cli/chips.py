@@ -7,10 +7,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from acap_runtime.chips import CHIPS, Chip
+from acap_runtime.backend import Backend
+from acap_runtime.chips import CHIPS, NO_CHIP, Chip
+from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import AcapError, InvalidRequest
-from acap_runtime.plugins import InstalledChip, Plugins, discover
+from acap_runtime.plugins import InstalledChip, Plugins
 from acap_runtime.settings import add_arguments, read_settings
 from acap_runtime.worker.supervisor import probe
 
@@ -39,7 +41,7 @@ Entry: TypeAlias = Chip | InstalledChip
 
 def _entries(plugins: Plugins) -> list[Entry]:
     entries: list[Entry] = []
-    for row in CHIPS:
+    for row in (NO_CHIP, *CHIPS):
         drivers = [chip for chip in plugins.chips if row.answers_to(chip.backend.name) or _same_number(row, chip)]
         entries += drivers or [row]
     return entries + [chip for chip in plugins.chips if chip not in entries]
@@ -63,21 +65,18 @@ async def _probed(entries: Sequence[Entry], plugins: Plugins) -> list[dict[str, 
 
 
 def _row(entry: Entry, plugins: Plugins, problems: Mapping[InstalledChip, AcapError | None]) -> dict[str, Any]:
-    if isinstance(entry, Chip):
-        return _cells(entry.id, entry.name, entry.aliases, entry.distribution, None, plugins.missing(entry))
-    problem = problems[entry] if entry in problems else plugins.conflict(entry)
-    backend, plugin = entry.backend, entry.plugin
-    reason = None if problem is None else str(problem)
-    return _cells(backend.chip_id, backend.name, backend.aliases, plugin.distribution, plugin.version, reason)
-
-
-def _cells(
-    number: int | None, name: str, aliases: Sequence[str], distribution: str, version: str | None, reason: str | None
-) -> dict[str, Any]:
+    if isinstance(entry, InstalledChip):
+        problem = problems[entry] if entry in problems else plugins.conflict(entry)
+        named: Backend | Chip = entry.backend
+        number, version = entry.backend.chip_id, entry.plugin.version
+        distribution, reason = entry.plugin.distribution, None if problem is None else str(problem)
+    else:
+        named, number, version, distribution = entry, entry.id, None, entry.distribution
+        reason = None if entry is NO_CHIP else plugins.missing(entry)
     return {
         "id": number,
-        "name": name,
-        "aliases": aliases,
+        "name": named.name,
+        "aliases": named.aliases,
         "distribution": distribution,
         "version": version,
         "ready": reason is None,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
-from acap_runtime.plugins import described, discover
+from acap_runtime.plugins import described
 from acap_runtime.settings import add_arguments, read_settings
 
 

@@ -58,9 +58,9 @@ def main(descriptor: int) -> NoReturn:
         backend = _find_backend(config["address"], config["name"])
         backend.probe()
     except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the reason why this chip is not ready
-        control.send({"error": pack_error(error)})
+        _say(control, {"error": pack_error(error)})
         os._exit(0)
-    control.send({"ready": True})
+    _say(control, {"ready": True})
     models: list[threading.Thread] = []
     while (received := control.receive()) is not None:
         message, descriptors = received
@@ -69,6 +69,13 @@ def main(descriptor: int) -> NoReturn:
         thread.start()
         models = [*(each for each in models if each.is_alive()), thread]
     _leave(models)
+
+
+def _say(control: Channel, word: Mapping[str, Any]) -> None:
+    try:
+        control.send(word)
+    except OSError:
+        os._exit(0)  # the front stopped before it heard
 
 
 def _prepare_process() -> None:
