@@ -34,7 +34,7 @@ LAYERS = [
     {"services", "services.prediction", "settings"},
     {"tls"},
     {"server"},
-    {"cli.table"},
+    {"cli.table", "cli.discovery"},
     {"cli.serve", "cli.chips", "cli.plugins"},
     {"cli"},
 ]
@@ -43,12 +43,7 @@ LAYERS = [
 OUTSIDE = {"", "testing"}
 """What plugin authors import: the package itself, and the compliance kit, which none of the others import."""
 
-TRANSPORT = {"grpc", "google", "acap_runtime.proto"}
-FREE_OF_TRANSPORT = [
-    *("errors", "memory", "backend", "chips", "hookspecs", "imaging", "client_memory", "unix_socket", "plugins"),
-    *("tensors", "worker", "worker.segment", "worker.messages", "worker.child", "worker.__main__"),
-    *("worker.remote_model", "worker.supervisor", "catalogue", "converters", "settings"),
-]
+TRANSPORT = ("grpc", "google", "acap_runtime.proto")
 
 
 def sources(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -129,10 +124,28 @@ def test_the_core_imports_no_plugin_and_only_what_it_declares(module: str) -> No
     assert_declared(CORE_MODULES[module], ROOT / "core", {"acap_runtime"}, extra)
 
 
-@pytest.mark.parametrize("module", FREE_OF_TRANSPORT)
-def test_workers_and_what_they_share_with_the_front_know_no_transport(module: str) -> None:
-    for name in imported(CORE_MODULES[module]):
-        assert not any(name == word or name.startswith(f"{word}.") for word in TRANSPORT), name
+def reached_from(*modules: str) -> set[str]:
+    """The core's modules that these import, and those that they import, and so on."""
+    found: set[str] = set()
+    left = {*modules}
+    while left:
+        found |= left
+        left = {other for module in left for other in core_imports(CORE_MODULES[module])} - found
+    return found
+
+
+def mentions(module: str, names: tuple[str, ...]) -> list[str]:
+    return [each for each in imported(CORE_MODULES[module]) for name in names if f"{each}.".startswith(f"{name}.")]
+
+
+def test_nothing_that_the_workers_process_or_a_plugin_imports_knows_the_transport() -> None:
+    for module in reached_from("", "worker.__main__", *(name for name in CORE_MODULES if is_testing(name))):
+        assert not mentions(module, TRANSPORT), module
+
+
+def test_grpc_is_known_to_services_and_server_alone() -> None:
+    knowing = {module for module in CORE_MODULES if mentions(module, ("grpc",))}
+    assert {module for module in knowing if module.split(".")[0] not in ("services", "server", "tls")} == set()
 
 
 @pytest.mark.parametrize("module", CORE_MODULES)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class CountingModel(acap.Model):
     def run(self, inputs):
         with self.runs.open("ab", buffering=0) as file:
             file.write(inputs["data"][:1].tobytes())
-        time.sleep(0.4)
+        time.sleep(0.3)
         return {"data": inputs["data"].copy()}
 
     def close(self):
@@ -49,6 +50,12 @@ class CountingBackend(acap.InferenceBackend):
 def acap_runtime_backends():
     return [CountingBackend()]
 '''
+
+
+@pytest.fixture
+def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
+    """No image is converted here: spare each start the probe of the chip that would do it."""
+    return partial(start_server, "--block", "libyuv")
 
 
 @pytest.fixture
@@ -157,7 +164,7 @@ def test_a_load_goes_on_when_everyone_has_given_up(server, write) -> None:
 
 
 def test_a_long_load_keeps_no_other_model_waiting(server, write) -> None:
-    slow, quick = write("slow_load_4", "load_delay = 3.0"), write("quick")
+    slow, quick = write("slow_load_4", "load_delay = 2.0"), write("quick")
     with server.client() as client, ThreadPoolExecutor(1) as pool:
         client.predict(quick, {"data": DATA})
         loading = pool.submit(client.predict, slow, {"data": DATA})
@@ -258,7 +265,7 @@ def test_all_files_in_use_is_a_refusal_that_says_so(start_server, write) -> None
 
 
 def test_calls_beyond_the_queue_are_refused_at_once_and_it_is_usable_after(start_server, write) -> None:
-    model = write("slow", "delay = 0.5")
+    model = write("slow", "delay = 0.4")
     server = start_server("-j", "1", "-m", model, "--queue", "2")
 
     def timed() -> tuple[float, grpc.StatusCode]:
@@ -275,13 +282,11 @@ def test_calls_beyond_the_queue_are_refused_at_once_and_it_is_usable_after(start
         served = [took for took, code in outcomes if code == grpc.StatusCode.OK]
         # One runs, one lies ready beside it, two wait.
         assert (len(served), len(refused)) == (4, 8)
-        assert max(refused) < 0.4
+        assert max(refused) < 0.35
         waiting = [pool.submit(timed) for _ in range(4)]
         time.sleep(0.2)
         assert "--queue" in code_of(lambda: client.predict(model, {"data": DATA}))[1]
         assert [call.result()[1] for call in waiting] == [grpc.StatusCode.OK] * 4
-        outcomes = [call.result() for call in [pool.submit(timed) for _ in range(4)]]
-        assert [code for _, code in outcomes] == [grpc.StatusCode.OK] * 4
 
 
 def test_a_cancelled_call_in_the_queue_never_reaches_the_chip(start_counting_server) -> None:
@@ -353,7 +358,7 @@ def test_two_instances_run_two_calls_at_a_time(start_server, write) -> None:
 
 
 def test_models_on_one_chip_do_not_wait_for_each_other(start_server, write) -> None:
-    slow, quick = write("slow", "delay = 2.0"), write("quick")
+    slow, quick = write("slow", "delay = 1.2"), write("quick")
     server = start_server("-j", "1", "-m", f"slow={slow}", "-m", f"quick={quick}")
     with server.client() as client, ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(client.predict, "slow", {"data": DATA}) for _ in range(2)]

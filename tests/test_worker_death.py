@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,12 @@ TRIGGER = np.array([255], np.uint8)
 SHARED_MEMORY = Path("/dev/shm")
 RECOVERY_S = 5.0
 """How long a test waits for what the issue says takes 2 s: this machine may be busy with other things."""
+
+
+@pytest.fixture
+def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
+    """No image is converted here: spare each start the probe of the chip that would do it."""
+    return partial(start_server, "--block", "libyuv")
 
 
 @pytest.fixture

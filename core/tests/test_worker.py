@@ -175,7 +175,7 @@ def test_a_death_gives_back_the_shared_memory_of_the_calls_it_failed(chip: Insta
 def test_repeated_crashes_use_up_the_budget_and_calls_are_refused_at_once_until_the_rest_is_over(
     chip: InstalledChip, write
 ) -> None:
-    policy = RestartPolicy(budget=3, first_delay_s=0.02, longest_delay_s=0.1, rest_s=2.0)
+    policy = RestartPolicy(budget=3, first_delay_s=0.02, longest_delay_s=0.1, rest_s=1.0)
 
     async def scenario() -> None:
         async with running(Worker(chip, WorkerLimits(), policy)) as worker:
@@ -191,11 +191,11 @@ def test_repeated_crashes_use_up_the_budget_and_calls_are_refused_at_once_until_
                 error = await outcome(run(refused))
                 assert time.monotonic() - started < 0.1
                 assert isinstance(error, Unavailable)
-                for words in ("scripted", "died 3 times", "SIGSEGV", "rests for 2 s"):
+                for words in ("scripted", "died 3 times", "SIGSEGV", "rests for 1 s"):
                     assert words in str(error)
             assert not children()
             await soon(lambda: model.error is None and other.error is None)
-            assert 1.9 <= time.monotonic() - resting_since < 8
+            assert 0.9 <= time.monotonic() - resting_since < 8
             await run(model)
             await run(other)
             # The budget is whole again: one more death does not bring the next rest.
@@ -460,8 +460,8 @@ def test_of_several_runs_that_take_too_long_the_longest_is_blamed(chip: Installe
 
 def test_a_run_is_timed_from_when_the_chip_has_it(chip: InstalledChip, write) -> None:
     async def scenario() -> None:
-        async with running(Worker(chip, WorkerLimits(1.0), QUICK)) as worker:
-            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.4)"))
+        async with running(Worker(chip, WorkerLimits(0.8), QUICK)) as worker:
+            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.25)"))
             errors = await asyncio.gather(*(outcome(run(model)) for _ in range(6)))
             assert errors == [None] * 6
 
