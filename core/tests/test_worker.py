@@ -113,6 +113,11 @@ async def run(model: RemoteModel, *values: int, within_s: float = 20.0) -> Answe
         return await model.run(inputs, (), time.monotonic() + within_s)
 
 
+async def get(catalogue: Catalogue, name: str) -> RemoteModel:
+    async with catalogue.use(name) as model:
+        return model
+
+
 async def soon(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     end = time.monotonic() + within_s
     while not condition():
@@ -240,14 +245,14 @@ def test_a_file_that_was_asked_for_during_the_rest_can_be_had_after_it(chip: Ins
     async def scenario() -> None:
         async with running(Worker(chip, WorkerLimits(), policy)) as worker:
             catalogue = Catalogue(worker, options={}, instances=1, on_demand=4)
-            crashing = await catalogue.get(str(write("crashes", CRASHES)))
+            crashing = await get(catalogue, str(write("crashes", CRASHES)))
             assert isinstance(await outcome(run(crashing)), Unavailable)
             await soon(lambda: crashing.error is not None)
             new = str(write("new"))
             with pytest.raises(Unavailable, match="rests for 1 s"):
-                await catalogue.get(new)
+                await get(catalogue, new)
             await soon(lambda: crashing.error is None)
-            await run(await catalogue.get(new))
+            await run(await get(catalogue, new))
 
     asyncio.run(scenario())
 
@@ -256,13 +261,13 @@ def test_a_load_that_another_models_crash_interrupted_is_not_held_against_its_fi
     async def scenario() -> None:
         async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
             catalogue = Catalogue(worker, options={}, instances=1, on_demand=4)
-            crashing = await catalogue.get(str(write("crashes", CRASHES_ON_255)))
+            crashing = await get(catalogue, str(write("crashes", CRASHES_ON_255)))
             slow = str(write("slow", "time.sleep(0.5)"))
-            loading = asyncio.create_task(catalogue.get(slow))
+            loading = asyncio.create_task(get(catalogue, slow))
             await asyncio.sleep(0.2)
             assert isinstance(await outcome(run(crashing, 255)), Unavailable)
             await asyncio.gather(loading, return_exceptions=True)
-            await run(await catalogue.get(slow))
+            await run(await get(catalogue, slow))
 
     asyncio.run(scenario())
 
@@ -591,6 +596,6 @@ def test_calls_beyond_the_queue_are_refused_and_cancelled_ones_make_room(chip: I
             assert await outcome(run(model)) is None
             await asyncio.gather(*calls, return_exceptions=True)
             assert worker.admission == Admission(limit=2, waiting=0)
-            assert model.idle
+            assert model.running_since is None
 
     asyncio.run(scenario())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -53,6 +54,7 @@ class _Entry:
     on_demand: bool
     loading: asyncio.Task[None] | None = None
     failure: _Failure | None = None
+    users: int = 0
     used: float = 0.0
 
 
@@ -91,8 +93,9 @@ class Catalogue:
         except AcapError as error:
             raise type(error)(f"model {name} of {entry.model.path}: {error}") from None
 
-    async def get(self, name: str) -> RemoteModel:
-        """The model that a client calls `name`, once it is loaded.
+    @contextlib.asynccontextmanager
+    async def use(self, name: str) -> AsyncIterator[RemoteModel]:
+        """The model that a client calls `name`, once it is loaded; it stays at least until the context ends.
 
         Raises `NotReady` without a chip; `NotFound`, `Forbidden` or `InvalidRequest` for a name that leads to no
         model file; `Busy` where no further file may be loaded; and what loading it raises.
@@ -103,9 +106,13 @@ class Catalogue:
         if entry is None:
             name = await asyncio.to_thread(self._resolve, name)
             entry = self._entries.get(name) or self._add_on_demand(name)
-        entry.used = time.monotonic()
-        await self._ensure_loaded(name, entry)
-        return entry.model
+        entry.users += 1
+        try:
+            await self._ensure_loaded(name, entry)
+            yield entry.model
+        finally:
+            entry.users -= 1
+            entry.used = time.monotonic()
 
     def _resolve(self, name: str) -> str:
         if not name:
@@ -142,9 +149,7 @@ class Catalogue:
         loaded = [(key, entry) for key, entry in self._entries.items() if entry.on_demand]
         if len(loaded) >= self._on_demand:
             # Failures first, then the longest unused.
-            idle = [
-                pair for pair in loaded if pair[1].model.idle and (pair[1].loading is None or pair[1].loading.done())
-            ]
+            idle = [(key, entry) for key, entry in loaded if not entry.users and entry.loading is None]
             if not idle:
                 raise Busy(f"{len(loaded)} model files are in use, as many as may be (--on-demand-models)")
             self._remove(*min(idle, key=lambda pair: (pair[1].failure is None, pair[1].used)))

@@ -11,7 +11,6 @@ from math import prod
 import acap_runtime as acap
 import numpy as np
 import pytest
-from acap_runtime.backend import IMAGE_FORMATS
 from acap_runtime_libyuv import LibyuvBackend
 from acap_runtime_libyuv.backend import Chroma
 
@@ -33,7 +32,7 @@ def convert_at_the_edge(chroma: Chroma) -> None:
     generator = np.random.default_rng(0)
     backend = LibyuvBackend(chroma)
     for _ in range(400):
-        came, wanted = (IMAGE_FORMATS[index] for index in generator.integers(0, 3, 2))
+        came, wanted = (acap.IMAGE_FORMATS[index] for index in generator.integers(0, 3, 2))
         sizes = generator.integers(1, generator.choice([8, 100, 300]), 4)
         if "nv12" in (came, wanted):
             sizes += sizes % 2

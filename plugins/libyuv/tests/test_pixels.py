@@ -8,7 +8,6 @@ from typing import Literal, TypeAlias
 
 import acap_runtime as acap
 import pytest
-from acap_runtime.backend import IMAGE_FORMATS, ImageFormat
 from acap_runtime.testing.pictures import checkers, noise, waves
 from acap_runtime.testing.processing import Tolerance
 from acap_runtime.testing.reference import Reference
@@ -45,7 +44,7 @@ SIZES = [
 
 
 def conversions(source: Size, target: Size, crop: acap.Crop | None = None) -> Iterator[acap.Conversion]:
-    for came, wanted in product(IMAGE_FORMATS, IMAGE_FORMATS):
+    for came, wanted in product(acap.IMAGE_FORMATS, acap.IMAGE_FORMATS):
         try:
             yield acap.Conversion(acap.Image(came, *source), acap.Image(wanted, *target), crop)
         except acap.InvalidRequest:
@@ -102,7 +101,7 @@ def test_an_rgb_crop_may_be_odd(chroma: Chroma, target: Size, corner: tuple[int,
 
 @pytest.mark.parametrize("chroma", CHROMA)
 @pytest.mark.parametrize("came", ["nv12", "rgb-interleaved"])
-def test_a_full_hd_frame_is_right(chroma: Chroma, came: ImageFormat) -> None:
+def test_a_full_hd_frame_is_right(chroma: Chroma, came: acap.ImageFormat) -> None:
     conversion = acap.Conversion(acap.Image(came, 1920, 1080), acap.Image("rgb-interleaved", 300, 300))
     check(chroma, conversion, noise(conversion.input), TOLERANCE[chroma])
 

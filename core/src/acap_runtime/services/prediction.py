@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from acap_runtime.catalogue import Catalogue
 from acap_runtime.errors import InvalidRequest, NotFound, NotReady, shown
 from acap_runtime.imaging import conversion_for, image_of
 from acap_runtime.proto import PredictResponse
-from acap_runtime.tensors import Source, Tensor, TensorReader, write_tensor
+from acap_runtime.tensors import Tensor, TensorReader, write_tensor
 from acap_runtime.worker.remote_model import Answer, Converter, Input
 
 _LOG = logging.getLogger(__name__)
@@ -44,19 +45,15 @@ class PredictionService:
         _check_version(spec)
         if request.stream_id:
             raise NotReady(f"stream {request.stream_id} is unknown: this server has no camera")
-        model = await self._catalogue.get(spec.name)
-        wanted = _wanted_outputs(model.outputs, request.output_filter)
-        sources: list[Source] = []
-        try:
-            inputs = []
-            for each, proto in _match_inputs(model.inputs, request.inputs):
-                tensor = self._reader.read(each.name, proto, each.dtype, each.shape)
-                sources.append(tensor.source)
-                inputs.append(await self._fit(each, tensor))
-            answer = await model.run(inputs, wanted, until)
-        finally:
-            for source in sources:
-                source.close()
+        async with self._catalogue.use(spec.name) as model:
+            wanted = _wanted_outputs(model.outputs, request.output_filter)
+            with contextlib.ExitStack() as sources:
+                inputs = []
+                for each, proto in _match_inputs(model.inputs, request.inputs):
+                    tensor = self._reader.read(each.name, proto, each.dtype, each.shape)
+                    sources.callback(tensor.source.close)
+                    inputs.append(await self._fit(each, tensor))
+                answer = await model.run(inputs, wanted, until)
         _LOG.debug(
             "predict %s: conversion %.2f ms, run %.2f ms, whole call %.2f ms",
             spec.name,

@@ -28,7 +28,6 @@ import numpy as np
 import pytest
 
 import acap_runtime as acap
-from acap_runtime.backend import IMAGE_FORMATS
 from acap_runtime.testing.backend import BackendContract
 from acap_runtime.testing.pictures import flat, noise, waves
 from acap_runtime.testing.reference import Reference
@@ -36,7 +35,7 @@ from acap_runtime.testing.reference import Reference
 COLOURS = ((0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 60, 40), (40, 200, 60), (60, 40, 200))
 """Black, white, grey, and three that show a swap of any two channels."""
 
-ALL_FORMATS: frozenset[tuple[str, str]] = frozenset(product(IMAGE_FORMATS, IMAGE_FORMATS))
+ALL_FORMATS: frozenset[tuple[str, str]] = frozenset(product(acap.IMAGE_FORMATS, acap.IMAGE_FORMATS))
 
 _FORMS: tuple[tuple[tuple[int, int], tuple[int, int], acap.Crop | None], ...] = (
     ((64, 48), (64, 48), None),
@@ -57,7 +56,7 @@ def _odd(*sizes: int) -> bool:
 CONVERSIONS: tuple[acap.Conversion, ...] = tuple(
     acap.Conversion(acap.Image(came, *source), acap.Image(wanted, *target), crop)
     for source, target, crop in _FORMS
-    for came, wanted in product(IMAGE_FORMATS, IMAGE_FORMATS)
+    for came, wanted in product(acap.IMAGE_FORMATS, acap.IMAGE_FORMATS)
     if not (_odd(*source, *target) and "nv12" in (came, wanted))
 )
 """Every pair of formats: as it is, smaller, much smaller, larger, cropped, cropped and scaled, with odd sizes."""

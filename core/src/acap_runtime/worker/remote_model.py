@@ -124,10 +124,6 @@ class RemoteModel:
         return self._loading is not None
 
     @property
-    def idle(self) -> bool:
-        return not self._waiting and not self._running
-
-    @property
     def running_since(self) -> float | None:
         """When the longest running call reached the chip (monotonic seconds)."""
         return min((call.started for call in self._running.values() if call.started is not None), default=None)
@@ -162,10 +158,13 @@ class RemoteModel:
         self._drop_channel()
         if self._loading is not None and not self._loading.done():
             self._loading.set_exception(error)
-        failed = [call for call in self._running.values() if not call.future.done()]
-        for call in failed:
-            call.future.set_exception(error)
+        calls = list(self._running.values())
         self._running.clear()
+        for call in calls:
+            call.slot = None  # its memory goes now, not when the caller's traceback does
+        failed = [call for call in calls if not call.future.done()]
+        for call in failed:
+            call.future.set_exception(error.again())
         return len(failed)
 
     def refuse(self, error: AcapError) -> None:
@@ -174,7 +173,7 @@ class RemoteModel:
         while self._waiting:
             call = self._take_waiting()
             if not call.future.done():
-                call.future.set_exception(error)
+                call.future.set_exception(error.again())
 
     async def run(self, inputs: Sequence[Input], outputs: Sequence[str], until: float) -> Answer:
         """Run the model once: `outputs` names those wanted (none for all), `until` is the deadline (monotonic).

@@ -256,9 +256,11 @@ class Worker:
         everyone = (*self._models, *self._starting)
         loading = [model for model in everyone if model.loading]
         alone = len(loading) == 1 and all(model.running_since is None for model in everyone)
+        # No driver kills with SIGKILL, but somebody who runs short of memory does, perhaps because of the model.
+        killed = self._process is not None and self._process.returncode == -signal.SIGKILL
         if self._kill_reason is None:
             for model in loading:
-                model.suspicion += _GUILTY if alone else 1
+                model.suspicion += _GUILTY if alone and not killed else 1
         return sum(model.detach(WorkerDied(f"the worker of {self.chip} {reason}")) for model in everyone)
 
     async def _wait_to_restart(self, deaths: deque[float], reason: str) -> None:
@@ -299,10 +301,10 @@ class Worker:
         limit = self._limits.run_timeout_s
         while True:
             await asyncio.sleep(min(1.0, limit / 4))
-            for model in self._models:
-                since = model.running_since
-                if since is not None and time.monotonic() - since > limit:
-                    self._kill(f"was killed: model {model.name} ran for more than {limit:g} s (--run-timeout)")
+            running = [(since, model.name) for model in self._models if (since := model.running_since) is not None]
+            since, name = min(running, default=(time.monotonic(), ""))
+            if time.monotonic() - since > limit:
+                self._kill(f"was killed: model {name} ran for more than {limit:g} s (--run-timeout)")
 
     def _kill(self, reason: str) -> None:
         if self._process is None or self._process.returncode is not None:
