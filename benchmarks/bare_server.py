@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from acap_runtime.memory import keep_large_buffers
+from acap_runtime.malloc import keep_large_buffers
 
 keep_large_buffers()
 

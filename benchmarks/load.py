@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from acap_runtime.memory import keep_large_buffers
+from acap_runtime.malloc import keep_large_buffers
 from acap_runtime.proto import PredictResponse
 from commands import answer_commands
 from http2 import PREDICT, CallFailedError, Connection

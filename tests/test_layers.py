@@ -23,9 +23,9 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 PACKAGES = [f"acap_runtime_{folder.name}" for folder in PLUGINS]
 
 LAYERS = [
-    {"errors", "memory"},
+    {"errors", "malloc"},
     {"backend", "chips"},
-    {"hookspecs", "imaging", "client_memory", "unix_socket", "proto"},
+    {"hookspecs", "imaging", "sources", "unix_socket", "proto"},
     {"plugins", "tensors"},
     {"worker.segment", "worker.messages", "worker"},
     {"worker.child", "worker.remote_model"},

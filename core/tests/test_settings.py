@@ -22,7 +22,7 @@ def test_defaults_are_the_originals() -> None:
     settings = _settings()
     assert (settings.address, settings.port, settings.socket) == ("0.0.0.0", 0, Path("/tmp/acap-runtime.sock"))
     assert (settings.chips, settings.models, settings.certificate, settings.key) == ((), (), None, None)
-    assert (settings.verbose, settings.run_for_s, settings.parameters_override) == (False, None, False)
+    assert (settings.verbose, settings.run_for_s, settings.parameters_override) == (False, 0.0, False)
     assert settings.max_message_size == 64
 
 
@@ -61,7 +61,7 @@ VARIABLES = [
     ("LOAD_TIMEOUT", "9", "load_timeout_s", 9.0),
     ("QUEUE", "1", "queue", 1),
     ("ON_DEMAND_MODELS", "0", "on_demand_models", 0),
-    ("MAX_MESSAGE_SIZE", "2047", "max_message_size", 2047),
+    ("MAX_MESSAGE_SIZE", "2046", "max_message_size", 2046),
     ("GRACE", "0", "grace_s", 0.0),
     ("BLOCK", "debug 'two words'", "blocked", ("debug", "two words")),
 ]
@@ -101,7 +101,7 @@ def test_an_empty_value_counts_as_not_given() -> None:
         (["--run-timeout", "0"], "--run-timeout: expected a number of seconds, at least 0.05, got '0'"),
         (["--instances", "0"], "--instances: expected an integer from 1 to 64, got '0'"),
         (["--threads", "many"], "--threads: expected an integer from 1 to 256, got 'many'"),
-        (["--max-message-size", "2048"], "--max-message-size: expected an integer from 1 to 2047, got '2048'"),
+        (["--max-message-size", "2047"], "--max-message-size: expected an integer from 1 to 2046, got '2047'"),
         (["-m", "=/x"], "--model: expected PATH or NAME=PATH, got '=/x'"),
         (["-m", "name="], "--model: expected PATH or NAME=PATH, got 'name='"),
         (["-m", "a=/x,instances=0"], "--model: instances: expected an integer from 1 to 64, got '0'"),

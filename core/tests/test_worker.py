@@ -17,7 +17,7 @@ import pytest
 from acap_runtime import AcapError, DeviceError, InvalidRequest, NotReady, Unavailable
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.plugins import InstalledChip, Plugin, load_backends
-from acap_runtime.tensors import InlineBytes
+from acap_runtime.sources import InlineBytes
 from acap_runtime.worker.remote_model import Admission, Answer, Input, RemoteModel
 from acap_runtime.worker.supervisor import RestartPolicy, Worker, WorkerLimits, probe
 
@@ -166,7 +166,7 @@ def test_a_death_gives_back_the_shared_memory_of_the_calls_it_failed(chip: Insta
                 await asyncio.sleep(0.05)
                 os.kill(children()[0], signal.SIGKILL)
                 failed = [error for error in await asyncio.gather(*calls) if error is not None]
-                assert len(failed) == 2
+                assert len(failed) == 1  # the other one lay ready, and waits for the next process
             del calls, failed
             await run(model)
             assert (descriptors(os.getpid()), segments(os.getpid())) <= before
@@ -541,7 +541,7 @@ def test_a_model_whose_close_raises_takes_nothing_else_with_it(chip: InstalledCh
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("script", ["def run(data):\n    time.sleep(3600)", "def run(data):\n    os.kill(0, 19)"])
+@pytest.mark.parametrize("script", ["def run(data):\n    time.sleep(3600)", "def run(data):\n    os.kill(0, 19); time.sleep(60)"])
 def test_stopping_ends_a_worker_that_hangs_within_its_bound(chip: InstalledChip, write, script: str) -> None:
     async def scenario() -> float:
         async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:

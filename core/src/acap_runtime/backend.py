@@ -3,6 +3,8 @@
 A backend is built in the front, where it only tells who it is. ``probe``, ``load``, ``prepare`` and everything a
 `Model` does happen in the chip's own worker process. An inference backend in full:
 
+    from pathlib import Path
+
     import acap_runtime as acap
     import numpy as np
 
@@ -188,8 +190,7 @@ class Model(ABC):
         inputs cannot be run.
         """
 
-    @abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - what holds nothing on a chip has nothing to free
         """Free everything on the chip. Called once; no call follows."""
 
 

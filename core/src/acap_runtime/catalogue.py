@@ -11,17 +11,30 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from acap_runtime.errors import AcapError, Busy, Forbidden, InvalidRequest, NotFound, NotReady, Unavailable, shown
+from acap_runtime.tensors import has_wire_type
 from acap_runtime.worker.remote_model import RemoteModel
 from acap_runtime.worker.supervisor import Resting, Worker, WorkerDied
 
 _LOG = logging.getLogger(__name__)
-_RETRY_S: Final = 5.0
+_RETRY_S: Final[float] = 5.0
 """How long a failed load is remembered, unless the file changes: who repeats it does not keep the chip busy."""
-_RETRY_AFTER_DEATH_S: Final = 60.0
-"""The same for a load that the worker died of, which cost every other model's calls too."""
+_RETRY_AFTER_S: Final[Mapping[type[AcapError], float]] = MappingProxyType({WorkerDied: 60.0, Resting: 0.0})
+"""The same for a load that cost every other model's calls too, and for one that was never tried."""
+_KERNEL_FILESYSTEMS: Final = {
+    "proc",
+    "sysfs",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "cgroup",
+    "cgroup2",
+    "bpf",
+    "configfs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +55,7 @@ class _Failure:
 
     @classmethod
     def of(cls, error: AcapError, file: tuple[int, ...]) -> _Failure:
-        wait_s = (
-            _RETRY_AFTER_DEATH_S if isinstance(error, WorkerDied) else 0.0 if isinstance(error, Resting) else _RETRY_S
-        )
-        return cls(error, time.monotonic() + wait_s, file)
+        return cls(error, time.monotonic() + _RETRY_AFTER_S.get(type(error), _RETRY_S), file)
 
 
 @dataclass(eq=False)
@@ -56,6 +66,10 @@ class _Entry:
     failure: _Failure | None = None
     users: int = 0
     used: float = 0.0
+
+    @property
+    def unused(self) -> bool:
+        return not self.users and self.loading is None and self.model.idle
 
 
 class Catalogue:
@@ -89,7 +103,7 @@ class Catalogue:
 
     async def _preload(self, name: str, entry: _Entry) -> None:
         try:
-            await self._ensure_loaded(name, entry)
+            await self._ensure_loaded(entry)
         except AcapError as error:
             raise type(error)(f"model {name} of {entry.model.path}: {error}") from None
 
@@ -98,23 +112,26 @@ class Catalogue:
         """The model that a client calls `name`, once it is loaded; it stays at least until the context ends.
 
         Raises `NotReady` without a chip; `NotFound`, `Forbidden` or `InvalidRequest` for a name that leads to no
-        model file; `Busy` where no further file may be loaded; and what loading it raises.
+        model file; `Busy` where no further file may be loaded or call may wait; and what loading it raises.
         """
         if self._worker is None:
             raise NotReady("this server runs without inference; start it with -j CHIP (acapruntime chips lists them)")
         entry = self._entries.get(name)
         if entry is None:
-            name = await asyncio.to_thread(self._resolve, name)
-            entry = self._entries.get(name) or self._add_on_demand(name)
+            self._check_path(name)
+            path = await asyncio.to_thread(_resolve, name)
+            entry = self._entries.get(path) or self._add_on_demand(path)
         entry.users += 1
         try:
-            await self._ensure_loaded(name, entry)
+            if not self._worker.holds(entry.model):
+                with self._worker.admission.place():
+                    await self._ensure_loaded(entry)
             yield entry.model
         finally:
             entry.users -= 1
             entry.used = time.monotonic()
 
-    def _resolve(self, name: str) -> str:
+    def _check_path(self, name: str) -> None:
         if not name:
             raise InvalidRequest("model_spec.name: expected the name of a model or the path of a file, got nothing")
         if not self._on_demand or not name.startswith("/"):
@@ -125,8 +142,6 @@ class Catalogue:
             raise NotFound(f"model {shown(name)} is unknown; expected one of: {known}; {paths}")
         if "\0" in name:
             raise InvalidRequest(f"model {shown(name)}: a path holds no NUL character")
-        _identify(name)  # before the links in it are resolved, so that errors name what the client named
-        return os.path.realpath(name)
 
     def _add(self, key: str, source: ModelSource, *, on_demand: bool) -> _Entry:
         assert self._worker is not None  # noqa: S101 - callers have asked
@@ -149,7 +164,7 @@ class Catalogue:
         loaded = [(key, entry) for key, entry in self._entries.items() if entry.on_demand]
         if len(loaded) >= self._on_demand:
             # Failures first, then the longest unused.
-            idle = [(key, entry) for key, entry in loaded if not entry.users and entry.loading is None]
+            idle = [pair for pair in loaded if pair[1].unused]
             if not idle:
                 raise Busy(f"{len(loaded)} model files are in use, as many as may be (--on-demand-models)")
             self._remove(*min(idle, key=lambda pair: (pair[1].failure is None, pair[1].used)))
@@ -161,12 +176,10 @@ class Catalogue:
             self._worker.unload(entry.model)
             _LOG.info("model %s unloaded, its place is needed", entry.model.name)
 
-    async def _ensure_loaded(self, name: str, entry: _Entry) -> None:
+    async def _ensure_loaded(self, entry: _Entry) -> None:
         assert self._worker is not None  # noqa: S101 - callers have asked
         if entry.loading is None:
-            if self._worker.holds(entry.model):
-                return
-            file = await asyncio.to_thread(_identify, name if entry.on_demand else str(entry.model.path))
+            file = await asyncio.to_thread(_identify, entry.model.path)
             if entry.failure is None and entry.model.error is not None:
                 entry.failure = _Failure.of(entry.model.error, file)  # it could not be loaded again after a restart
             failure = entry.failure
@@ -184,6 +197,7 @@ class Catalogue:
         entry.failure = None
         try:
             await self._worker.load(entry.model)
+            self._check_dtypes(entry.model)
         except (AcapError, OSError) as error:
             _LOG.error("model %s could not be loaded: %s", entry.model.name, error)
             known = error if isinstance(error, AcapError) else Unavailable(f"cannot load the model: {error}")
@@ -191,28 +205,48 @@ class Catalogue:
         finally:
             entry.loading = None
 
+    def _check_dtypes(self, model: RemoteModel) -> None:
+        for spec in (*model.inputs, *model.outputs):
+            if not has_wire_type(spec.dtype) and self._worker is not None:
+                self._worker.unload(model)
+                raise InvalidRequest(f"tensor {spec.name!r} has dtype {spec.dtype}, which cannot be sent")
 
-def _identify(path: str) -> tuple[int, ...]:
+
+def _resolve(name: str) -> str:
+    _identify(Path(name))  # before the links in it are resolved, so that errors name what the client named
+    return os.path.realpath(name)
+
+
+def _identify(path: Path) -> tuple[int, ...]:
     """What tells a changed file from the same. Raises if `path` is no file that can be read."""
     label = f"model file {shown(path)}"
     try:
-        # O_NONBLOCK: a FIFO of that name must not keep the server waiting.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # O_PATH opens nothing yet: opening a device or a FIFO already has effects.
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         raise NotFound(f"{label} does not exist") from None
     except PermissionError:
-        raise Forbidden(f"{label} is not readable by the server, user {os.geteuid()}") from None
+        raise Forbidden(f"{label} cannot be reached by the server, user {os.geteuid()}") from None
     except OSError as error:
         raise InvalidRequest(f"{label} cannot be opened: {error.strerror}") from None
     try:
         status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_dev in _kernel_devices():
+            raise InvalidRequest(f"{label} is no regular file")
+        if not os.access(f"/proc/self/fd/{descriptor}", os.R_OK, effective_ids=True):
+            raise Forbidden(f"{label} is not readable by the server, user {os.geteuid()}")
     finally:
         os.close(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_dev in _kernel_devices():
-        raise InvalidRequest(f"{label} is no regular file")
     return (status.st_mtime_ns, status.st_size, status.st_dev, status.st_ino)
 
 
 def _kernel_devices() -> set[int]:
     """Where "files" are answers of the kernel, some of them meant for the server alone, or gone once read."""
-    return {root.stat().st_dev for root in (Path("/proc"), Path("/sys")) if root.is_mount()}
+    found = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[fields.index("-") + 1] not in _KERNEL_FILESYSTEMS:
+            continue
+        major, minor = fields[2].split(":")
+        found.add(os.makedev(int(major), int(minor)))
+    return found

@@ -6,8 +6,15 @@ Numbers and ``LAROD_CHIP_*`` names are larod's up to version 2 and the original 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+
+def words(number: int | None, name: str, aliases: Iterable[str]) -> frozenset[str]:
+    """What a chip answers to: its number, its name and its aliases, casefolded."""
+    own = [name, *aliases] if number is None else [str(number), name, *aliases]
+    return frozenset(word.casefold() for word in own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +26,9 @@ class Chip:
     aliases: tuple[str, ...]
     distribution: str
 
-    def answers_to(self, word: str) -> bool:
-        """Whether `word` is this chip's number, name or an alias, in any case."""
-        words = {self.name, *self.aliases} | (set() if self.id is None else {str(self.id)})
-        return word.strip().casefold() in {each.casefold() for each in words}
+    @property
+    def words(self) -> frozenset[str]:
+        return words(self.id, self.name, self.aliases)
 
 
 NO_CHIP: Final = Chip(0, "none", ("LAROD_CHIP_INVALID",), "acap-runtime")

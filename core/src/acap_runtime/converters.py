@@ -25,7 +25,7 @@ class ConverterChoice:
         self._candidates = candidates
         self._required = required
         self._chosen: Converter | None = None
-        self._problem = NotReady("no image has needed a conversion yet")
+        self._problem: NotReady | None = None
         self._retry_at = 0.0
         self._lock = asyncio.Lock()
 
@@ -45,7 +45,7 @@ class ConverterChoice:
             return self._chosen or await self._choose()
 
     async def _choose(self) -> Converter:
-        if time.monotonic() < self._retry_at:
+        if self._problem is not None and time.monotonic() < self._retry_at:
             raise self._problem.again()
         reasons = []
         problems = await probe(self._candidates, _PROBE_TIME_S)

@@ -14,7 +14,7 @@ import pluggy
 
 from acap_runtime import hookspecs
 from acap_runtime.backend import Backend, InferenceBackend, ProcessingBackend
-from acap_runtime.chips import CHIPS, LIBYUV, NO_CHIP, Chip
+from acap_runtime.chips import CHIPS, LIBYUV, NO_CHIP, Chip, words
 from acap_runtime.errors import InvalidRequest, NotReady
 
 
@@ -42,9 +42,9 @@ class InstalledChip:
     def processes_images(self) -> bool:
         return isinstance(self.backend, ProcessingBackend)
 
-    def answers_to(self, word: str) -> bool:
-        """Whether `word` is this chip's number, name or an alias, in any case."""
-        return word.strip().casefold() in _words(self.backend)
+    @property
+    def words(self) -> frozenset[str]:
+        return words(self.backend.chip_id, self.backend.name, self.backend.aliases)
 
     def __str__(self) -> str:
         return described(self.backend.chip_id, self.backend.name)
@@ -132,8 +132,7 @@ class Plugins:
 
     def rivals(self, chip: InstalledChip) -> tuple[InstalledChip, ...]:
         """The chips that share a number or a name with `chip`, itself left out."""
-        words = _words(chip.backend)
-        return tuple(other for other in self.chips if other is not chip and words & _words(other.backend))
+        return tuple(other for other in self.chips if other is not chip and chip.words & other.words)
 
     def conflict(self, chip: InstalledChip) -> str | None:
         """Why `chip` is refused where several plugins claim it."""
@@ -152,14 +151,15 @@ class Plugins:
         Raises `InvalidRequest` for a word that no chip answers to, `NotReady` where no plugin drives the chip or
         several claim it.
         """
-        if NO_CHIP.answers_to(word):
+        wanted = word.strip().casefold()
+        if wanted in NO_CHIP.words:
             return None
         for chip in self.chips:
-            if chip.answers_to(word):
+            if wanted in chip.words:
                 if problem := self.conflict(chip):
                     raise NotReady(problem)
                 return chip
-        known = next((chip for chip in CHIPS if chip.answers_to(word)), None)
+        known = next((chip for chip in CHIPS if wanted in chip.words), None)
         if known is None:
             raise InvalidRequest(f"chip {word!r} is unknown; expected a number, name or alias of: {self._choices()}")
         raise NotReady(self.missing(known))
@@ -196,8 +196,3 @@ def chosen_chips(words: Sequence[str], plugins: Plugins) -> tuple[InstalledChip 
             f"--chip: expected one chip for inference and one for image conversion, got {', '.join(map(str, chips))}"
         )
     return (running[0] if running else None), (converting[0] if converting else None)
-
-
-def _words(backend: Backend) -> set[str]:
-    number = set() if backend.chip_id is None else {str(backend.chip_id)}
-    return number | {word.casefold() for word in (backend.name, *backend.aliases)}

@@ -40,6 +40,8 @@ _MIB: Final = 1 << 20
 _LONGEST_STATUS: Final = 2000
 """Bytes of a status message: peers refuse trailers beyond 8 KiB, and every byte that is not ASCII travels as three."""
 _SOCKET_MODE: Final = 0o660
+_LAST_WORDS_S: Final = 0.5
+"""What calls have that wait when the start fails, to hear why."""
 
 STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -75,28 +77,33 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
         on_demand=0 if settings.port else settings.on_demand_models,
     )
     limit = settings.max_message_size * _MIB
-    prediction = PredictionService(catalogue, TensorReader(limit, shared_memory=not settings.port), choice.get)
+    prediction = PredictionService(catalogue, TensorReader(limit, shared_memory=not settings.port), choice)
     # HTTP/2 and protobuf add a little to a tensor of exactly that size.
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers((_prediction_handlers(prediction),))
     stop = _stop_event()
-    async with contextlib.AsyncExitStack() as stack:
-        if settings.parameters_override:
-            _LOG.warning("-o: no parameter store is configured, nothing overrides the command line")
-        if settings.models and worker is None:
-            _LOG.warning("-m: without a chip (-j) no model is loaded")
-        await stack.enter_async_context(_listening(server, settings))
-        if worker:
-            stack.push_async_callback(worker.stop)
-        stack.push_async_callback(server.stop, settings.grace_s)
+    if settings.parameters_override:
+        _LOG.warning("-o: no parameter store is configured, nothing overrides the command line")
+    if settings.models and worker is None:
+        _LOG.warning("-m: without a chip (-j) no model is loaded")
+    async with _listening(server, settings):
         start = asyncio.create_task(_start(worker, catalogue, choice))
+        grace_s = settings.grace_s
         try:
-            await _until_stopped(stop, start, settings.run_for_s or None)
+            await _until_stopped(stop, start, worker, settings.run_for_s)
+            _LOG.info("stopping; running calls have %g s", grace_s)
+        except AcapError as error:
+            if worker:
+                worker.refuse(error)
+            grace_s = min(grace_s, _LAST_WORDS_S)
+            raise
         finally:
             start.cancel()
             await asyncio.gather(start, return_exceptions=True)
-        _LOG.info("stopping; running calls have %g s", settings.grace_s)
+            await server.stop(grace_s)
+            if worker:
+                await worker.stop()
     _LOG.info("stopped")
 
 
@@ -123,14 +130,20 @@ async def _start(worker: Worker | None, catalogue: Catalogue, choice: ConverterC
     _LOG.info("ready")
 
 
-async def _until_stopped(stop: asyncio.Event, start: asyncio.Task[None], run_for_s: float | None) -> None:
+async def _until_stopped(
+    stop: asyncio.Event, start: asyncio.Task[None], worker: Worker | None, run_for_s: float
+) -> None:
     stopped = asyncio.create_task(stop.wait())
     try:
-        async with asyncio.timeout(run_for_s):
+        async with asyncio.timeout(run_for_s or None):
             await asyncio.wait((stopped, start), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
-            await stopped
+            watching = worker.tasks if worker else []
+            await asyncio.wait((stopped, *watching), return_when=asyncio.FIRST_COMPLETED)
+            for task in watching:
+                if task.done():
+                    task.result()  # a server that no longer watches its worker had better end
     except TimeoutError:
         _LOG.info("%g s have passed (-t)", run_for_s)
     finally:

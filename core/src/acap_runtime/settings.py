@@ -97,9 +97,7 @@ class Settings:
         "PATH",
         "unix socket to listen on without a port",
     )
-    run_for_s: float | None = _option(
-        "-t --run-for", None, _seconds(0), "SECONDS", "stop after that many seconds; 0 for never"
-    )
+    run_for_s: float = _option("-t --run-for", 0.0, _seconds(0), "SECONDS", "stop after that many seconds; 0 for never")
     certificate: Path | None = _option("-c --certificate", None, Path, "FILE", "TLS certificate chain, PEM")
     key: Path | None = _option("-k --key", None, Path, "FILE", "TLS private key, PEM")
     client_ca: Path | None = _option(
@@ -130,7 +128,7 @@ class Settings:
         "model files that clients on the unix socket may have loaded by path, at most; 0 for none",
     )  # fmt: skip
     max_message_size: int = _option(
-        "--max-message-size", 64, _integer(1, 2047), "MIB", "largest request, and largest input in shared memory"
+        "--max-message-size", 64, _integer(1, 2046), "MIB", "largest request, and largest input in shared memory"
     )
     grace_s: float = _option(
         "--grace", 5.0, _seconds(0), "SECONDS", "time that running calls have when the server stops"
@@ -152,7 +150,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
             continue
         flags, help_ = field.metadata["flags"], field.metadata["help"]
         shared: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
-        note = "" if field.default in (None, (), False) else f" (default {field.default})"
+        note = "" if field.default in (None, (), False, 0.0) else f" (default {field.default})"
         text = f"{help_}{note} [{_variable(field)}]"
         if field.metadata["parse"] is parse_switch:
             parser.add_argument(*flags, action="store_const", const="yes", help=text, **shared)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from acap_runtime.client_memory import open_client_memory
 from acap_runtime.errors import InvalidRequest, NotReady, shown
 from acap_runtime.proto import TensorProto
+from acap_runtime.sources import InlineBytes, Source, open_client_memory
 
 DT_STRING = 7
 _NUMPY_TYPES: dict[int, tuple[str, str, str]] = {
@@ -37,37 +37,6 @@ _DTYPES = {number: np.dtype(code) for number, (_, code, _) in _NUMPY_TYPES.items
 _VALUE_FIELDS = (*sorted({field for _, _, field in _NUMPY_TYPES.values()}), "string_val")
 _LARGEST_DIMENSION = 2**31 - 1
 _HIGHEST_RANK = 16
-
-
-class Source(Protocol):
-    """Where the bytes of an input are until they are copied to the worker."""
-
-    @property
-    def nbytes(self) -> int:
-        """How many they are."""
-
-    def write_into(self, target: memoryview) -> None:
-        """Copy all bytes into `target`, which has `nbytes`."""
-
-    def close(self) -> None:
-        """Let go of the bytes."""
-
-
-@dataclass(slots=True)
-class InlineBytes:
-    """Bytes that came in the request itself."""
-
-    data: bytes | memoryview
-
-    @property
-    def nbytes(self) -> int:
-        return len(self.data)
-
-    def write_into(self, target: memoryview) -> None:
-        target[:] = self.data
-
-    def close(self) -> None:
-        """The request owns the bytes."""
 
 
 @dataclass(frozen=True, slots=True)

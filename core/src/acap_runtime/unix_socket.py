@@ -48,9 +48,13 @@ def born_with_mode(mode: int) -> Iterator[None]:
 def _lock(lock: Path, path: Path) -> Iterator[None]:
     while True:
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         except OSError as error:
             raise NotReady(f"cannot make the lock file {lock}: {error.strerror}; choose another --socket") from None
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
+            os.close(descriptor)
+            raise NotReady(f"{lock} is not a lock file of this user's; remove it or choose another --socket")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

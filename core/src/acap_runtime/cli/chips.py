@@ -42,18 +42,14 @@ Entry: TypeAlias = Chip | InstalledChip
 def _entries(plugins: Plugins) -> list[Entry]:
     entries: list[Entry] = []
     for row in (NO_CHIP, *CHIPS):
-        drivers = [chip for chip in plugins.chips if row.answers_to(chip.backend.name) or _same_number(row, chip)]
+        drivers = [chip for chip in plugins.chips if row.words & chip.words]
         entries += drivers or [row]
     return entries + [chip for chip in plugins.chips if chip not in entries]
 
 
-def _same_number(row: Chip, chip: InstalledChip) -> bool:
-    return row.id is not None and row.id == chip.backend.chip_id
-
-
 def _asked_for(word: str, entries: Sequence[Entry]) -> Entry:
     for entry in entries:
-        if entry.answers_to(word):
+        if word.strip().casefold() in entry.words:
             return entry
     raise InvalidRequest(f"chip {word!r} is unknown; acapruntime chips lists all")
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.memory import keep_large_buffers
+from acap_runtime.malloc import keep_large_buffers
 from acap_runtime.settings import add_arguments, read_settings
 
 _EPILOG = """other commands: acapruntime chips, acapruntime plugins (each with --help).

@@ -5,36 +5,34 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc.aio
 
 from acap_runtime.backend import TensorSpec
 from acap_runtime.catalogue import Catalogue
+from acap_runtime.converters import ConverterChoice
 from acap_runtime.errors import InvalidRequest, NotFound, NotReady, shown
 from acap_runtime.imaging import conversion_for, image_of
 from acap_runtime.proto import PredictResponse
 from acap_runtime.tensors import Tensor, TensorReader, write_tensor
-from acap_runtime.worker.remote_model import Answer, Converter, Input
+from acap_runtime.worker.remote_model import Answer, Input
 
 _LOG = logging.getLogger(__name__)
 _NO_DEADLINE_S: Final = 365 * 24 * 3600.0
 _LISTED_NAMES: Final = 10
 
-ConverterChoice = Callable[[], Awaitable[Converter]]
-"""Says which chip converts images. Raises `NotReady` where none can."""
-
 
 class PredictionService:
-    """Runs models for clients; `choose_converter` is asked only for images that need a conversion."""
+    """Runs models for clients; `converters` is asked only for images that need a conversion."""
 
     name: Final = "tensorflow.serving.PredictionService"
 
-    def __init__(self, catalogue: Catalogue, reader: TensorReader, choose_converter: ConverterChoice) -> None:
+    def __init__(self, catalogue: Catalogue, reader: TensorReader, converters: ConverterChoice) -> None:
         self._catalogue = catalogue
         self._reader = reader
-        self._choose_converter = choose_converter
+        self._converters = converters
 
     async def predict(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Answer a PredictRequest with a PredictResponse. Raises `AcapError`."""
@@ -70,7 +68,7 @@ class PredictionService:
                 return Input(spec.name, tensor.dtype, shape, tensor.source)
         for shape in (tensor.shape, (1, *tensor.shape)):
             if conversion := conversion_for(spec, tensor.dtype, shape):
-                converter = await self._choose_converter()
+                converter = await self._converters.get()
                 return Input(spec.name, tensor.dtype, shape, tensor.source, (converter, conversion))
         image = image_of(spec.dtype, spec.shape)
         raise InvalidRequest(

@@ -7,6 +7,7 @@ is the only one here. A closed channel unloads the model, a closed control chann
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import logging
@@ -28,7 +29,7 @@ import numpy as np
 from acap_runtime.backend import Array, Backend, InferenceBackend, Model, ProcessingBackend, TensorSpec
 from acap_runtime.errors import AcapError, DeviceError, NotReady, Unavailable
 from acap_runtime.imaging import read_conversion
-from acap_runtime.memory import keep_large_buffers
+from acap_runtime.malloc import keep_large_buffers
 from acap_runtime.plugins import load_backends
 from acap_runtime.worker.messages import (
     Channel,
@@ -45,10 +46,10 @@ _UNLOAD_TIME_S: Final = 2.0
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def main(descriptor: int) -> NoReturn:
+def main(control_descriptor: int) -> NoReturn:
     """Serve until the front closes the control channel, then end the process."""
     _prepare_process()
-    control = Channel(socket.socket(fileno=descriptor))
+    control = Channel(socket.socket(fileno=control_descriptor))
     received = control.receive()
     if received is None:
         os._exit(0)
@@ -63,8 +64,9 @@ def main(descriptor: int) -> NoReturn:
     _say(control, {"ready": True})
     models: list[threading.Thread] = []
     while (received := control.receive()) is not None:
-        message, descriptors = received
-        channel = Channel(socket.socket(fileno=descriptors[0]))
+        message, descriptor = received
+        assert descriptor is not None  # noqa: S101 - every message here brings a channel
+        channel = Channel(socket.socket(fileno=descriptor))
         thread = threading.Thread(target=_serve_model, args=(backend, message, channel), daemon=True)
         thread.start()
         models = [*(each for each in models if each.is_alive()), thread]
@@ -81,7 +83,9 @@ def _say(control: Channel, word: Mapping[str, Any]) -> None:
 def _prepare_process() -> None:
     # A front that was killed closes nothing in a driver that hangs with the interpreter's lock held.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to answer
+    # Ctrl-C, and what a service manager sends to the whole service, are the front's to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
     keep_large_buffers()
 
@@ -110,30 +114,35 @@ def _leave(models: list[threading.Thread]) -> NoReturn:
 
 
 def _serve_model(backend: Backend, message: Mapping[str, Any], channel: Channel) -> None:
-    load = _loader(backend, message)
-    segments: dict[int, Segment] = {}
-    threads = []
-    for left in reversed(range(message["instances"])):
-        outcome: queue.SimpleQueue[Model | BaseException] = queue.SimpleQueue()
-        threads.append(threading.Thread(target=_Instance(load, channel, segments).live, args=(outcome,), daemon=True))
-        threads[-1].start()
-        loaded = outcome.get()
-        if isinstance(loaded, BaseException):
-            channel.send({"error": pack_error(loaded)})
-            channel.hang_up()
-            break
-        if not left:
-            _send_specs(channel, loaded)
+    threads: list[threading.Thread] = []
+    try:
+        model = _start_instances(_loader(backend, message), message["instances"], channel, threads)
+        channel.send({side: [pack_spec(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")})
+    except OSError as error:
+        _LOG.debug("the front is gone: %s", error)
+    except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
+        _log_unexpected("load", error)
+        with contextlib.suppress(OSError):
+            channel.send({"error": pack_error(error)})
+        channel.hang_up()
     for thread in threads:
         thread.join()
     channel.close()
 
 
-def _send_specs(channel: Channel, model: Model) -> None:
-    try:
-        channel.send({side: [pack_spec(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")})
-    except AcapError as error:
-        channel.send({"error": pack_error(error)})
+def _start_instances(load: Callable[[], Model], count: int, channel: Channel, threads: list[threading.Thread]) -> Model:
+    """Load a model `count` times, one after the other, each in a thread of its own that goes on to serve it."""
+    segments: dict[int, Segment] = {}
+    while True:
+        outcome: queue.SimpleQueue[Model | BaseException] = queue.SimpleQueue()
+        instance = _Instance(load, channel, segments)
+        threads.append(threading.Thread(target=instance.live, args=(outcome,), daemon=True))
+        threads[-1].start()
+        loaded = outcome.get()
+        if isinstance(loaded, BaseException):
+            raise loaded
+        if len(threads) == count:
+            return loaded
 
 
 def _loader(backend: Backend, message: Mapping[str, Any]) -> Callable[[], Model]:
@@ -157,8 +166,7 @@ class _Instance:
     def live(self, outcome: queue.SimpleQueue[Model | BaseException]) -> None:
         try:
             model = _checked_model(self._load())
-        except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
-            _log_unexpected("load", error)
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is told where it is waited for
             outcome.put(error)
             return
         outcome.put(model)
@@ -172,11 +180,11 @@ class _Instance:
         for each in (*self._conversions.models(), model):
             _close(each)
 
-    def _answer(self, model: Model, message: Mapping[str, Any], descriptors: list[int]) -> None:
+    def _answer(self, model: Model, message: Mapping[str, Any], descriptor: int | None) -> None:
         for forgotten in message["forget"]:
             self._segments.pop(forgotten, None)
-        if descriptors:
-            self._segments[message["segment"]] = Segment.adopt(descriptors[0])
+        if descriptor is not None:
+            self._segments[message["segment"]] = Segment.adopt(descriptor)
         try:
             reply, larger = self._run(model, message)
         except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
@@ -184,14 +192,12 @@ class _Instance:
             reply, larger = {"error": pack_error(error)}, None
         reply["call"] = message["call"]
         try:
-            if larger is None:
-                self._channel.send(reply)
-            else:
-                self._segments[message["segment"]] = larger
-                self._channel.send(reply, [larger.descriptor])
-                larger.close_descriptor()
-        except (BrokenPipeError, ConnectionError) as error:
+            self._channel.send(reply, larger.descriptor if larger else None)
+        except ConnectionError as error:
             _LOG.debug("nobody waits for the answer any more: %s", error)
+        if larger is not None:
+            self._segments[message["segment"]] = larger
+            larger.close_descriptor()
 
     def _run(self, model: Model, message: Mapping[str, Any]) -> tuple[dict[str, Any], Segment | None]:
         if time.monotonic() > message["until"]:

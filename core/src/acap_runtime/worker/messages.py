@@ -6,7 +6,9 @@ kernel hands each message to exactly one of those that wait.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -20,7 +22,7 @@ from acap_runtime.errors import AcapError, Busy, DeviceError, Forbidden, Invalid
 Message: TypeAlias = Mapping[str, Any]
 
 _LARGEST_MESSAGE: Final = 128 * 1024
-_MOST_DESCRIPTORS: Final = 1
+_LONGEST_ERROR: Final = 2000
 _DESCRIPTOR: Final = struct.Struct("i")
 _ERRORS: Final[dict[str, type[AcapError]]] = {
     kind.__name__: kind for kind in (InvalidRequest, NotFound, NotReady, Unavailable, Busy, DeviceError, Forbidden)
@@ -45,31 +47,36 @@ class Channel:
     def set_nonblocking(self) -> None:
         self._socket.setblocking(False)
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send one message. Raises `OSError` where the other end is gone."""
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        """Send one message, and a file descriptor with it. Raises `OSError` where the other end is gone."""
         data = json.dumps(message, separators=(",", ":")).encode()
         if len(data) > _LARGEST_MESSAGE:
             raise DeviceError(f"a message of {len(data)} bytes: expected at most {_LARGEST_MESSAGE}")
-        if descriptors:
-            socket.send_fds(self._socket, [data], descriptors)
-        else:
+        if descriptor is None:
             self._socket.send(data)
+        else:
+            socket.send_fds(self._socket, [data], [descriptor])
 
-    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message and the descriptors that came with it; None when the other end is closed."""
-        space = socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR.size)
+    def receive(self) -> tuple[dict[str, Any], int | None] | None:
+        """The next message and the descriptor that came with it; None when the other end is closed.
+
+        Raises `OSError` where a descriptor came and this process can have no more.
+        """
         try:
             # Not socket.recv_fds, which drops the flag in Python 3.11.
-            data, ancillary, _, _ = self._socket.recvmsg(_LARGEST_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = self._socket.recvmsg(
+                _LARGEST_MESSAGE, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionError:
             return None
-        descriptors = [
-            descriptor
-            for level, kind, packed in ancillary
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-            for (descriptor,) in _DESCRIPTOR.iter_unpack(packed)
-        ]
-        return (json.loads(data), descriptors) if data else None
+        if not data:
+            return None
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        descriptor: int | None = None
+        for _, _, packed in ancillary:
+            (descriptor,) = _DESCRIPTOR.unpack(packed)
+        return json.loads(data), descriptor
 
     def hang_up(self) -> None:
         """End the conversation: the other end, and whoever waits on this one, sees it closed."""
@@ -84,12 +91,15 @@ class Channel:
 
 def pack_error(error: BaseException) -> list[str]:
     """An exception as a message carries it. What a plugin did not mean to raise becomes a `DeviceError`."""
+    text = str(error)[:_LONGEST_ERROR]
     # The front knows core's errors only: a plugin's own subclass travels as the one it is derived from.
     for kind in type(error).__mro__:
         if kind in _ERRORS.values():
-            return [kind.__name__, str(error)]
-    message = str(error) if isinstance(error, AcapError) else f"unexpected {type(error).__name__}: {error}"
-    return [DeviceError.__name__, message]
+            return [kind.__name__, text]
+    return [
+        DeviceError.__name__,
+        text if isinstance(error, AcapError) else f"unexpected {type(error).__name__}: {text}",
+    ]
 
 
 def unpack_error(packed: Sequence[str]) -> AcapError:

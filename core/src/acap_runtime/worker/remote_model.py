@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import prod
@@ -15,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from acap_runtime.backend import Conversion, TensorSpec
-from acap_runtime.errors import AcapError, Busy, InvalidRequest
-from acap_runtime.tensors import Source, has_wire_type
+from acap_runtime.errors import AcapError, Busy, DeviceError
+from acap_runtime.sources import Source
 from acap_runtime.worker.messages import Channel, pack_conversion, unpack_error, unpack_spec
 from acap_runtime.worker.segment import Segment, layout
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,25 @@ class Answer:
 
 @dataclass(slots=True)
 class Admission:
-    """The calls that wait for one chip, and how many may."""
+    """The calls that wait for one chip, or for a model that it loads, and how many may."""
 
     limit: int
     waiting: int = 0
+
+    def check(self) -> None:
+        """Raise `Busy` if no further call may wait."""
+        if self.waiting >= self.limit:
+            raise Busy(f"{self.limit} calls wait for the chip already (--queue); try again later")
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Wait within this context as one of them. Raises `Busy`."""
+        self.check()
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
 
 @dataclass(slots=True, eq=False)
@@ -92,7 +111,8 @@ class RemoteModel:
 
     It outlives the worker's process: after a crash it is attached to the next one. `error` is set while calls are
     refused, and says why. Calls that wait in the queue when the worker dies go on waiting; those that the chip had
-    fail. `suspicion` grows when the worker dies while it loads this model.
+    fail. `suspicion` grows when the worker dies while it loads this model; `lost_since` is when the worker closed its
+    end (monotonic seconds).
     """
 
     name: str
@@ -104,6 +124,7 @@ class RemoteModel:
     outputs: tuple[TensorSpec, ...] = ()
     error: AcapError | None = None
     suspicion: int = 0
+    lost_since: float | None = None
     _channel: Channel | None = None
     _open: bool = False  # loaded, and nothing known to be wrong with the channel
     _loading: asyncio.Future[None] | None = None
@@ -118,6 +139,11 @@ class RemoteModel:
     def attached(self) -> bool:
         """Whether a living worker has this model, loaded or loading."""
         return self._channel is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether the chip has no call of this model, not even one that nobody waits for any more."""
+        return not self._running and not self._waiting
 
     @property
     def loading(self) -> bool:
@@ -135,6 +161,7 @@ class RemoteModel:
         """
         channel.set_nonblocking()
         self._channel = channel
+        self.lost_since = None
         loop = asyncio.get_running_loop()
         self._loading = loop.create_future()
         loop.add_reader(channel.fileno(), self._receive)
@@ -154,18 +181,24 @@ class RemoteModel:
         self._open = False
 
     def detach(self, error: AcapError) -> int:
-        """The worker is gone: fail what it had, and say how many calls that was."""
+        """The worker is gone: fail the calls that ran, and say how many they were; the others wait for the next."""
         self._drop_channel()
         if self._loading is not None and not self._loading.done():
             self._loading.set_exception(error)
         calls = list(self._running.values())
         self._running.clear()
-        for call in calls:
+        failed = 0
+        for call in reversed(calls):
             call.slot = None  # its memory goes now, not when the caller's traceback does
-        failed = [call for call in calls if not call.future.done()]
-        for call in failed:
-            call.future.set_exception(error.again())
-        return len(failed)
+            if call.future.done():
+                continue
+            if call.started is None:
+                self._waiting.appendleft(call)  # it lay ready beside those that ran
+                self.admission.waiting += 1
+            else:
+                call.future.set_exception(error.again())
+                failed += 1
+        return failed
 
     def refuse(self, error: AcapError) -> None:
         """Answer with `error` whatever waits and whatever comes, until the model is attached again."""
@@ -182,8 +215,8 @@ class RemoteModel:
         """
         if self.error is not None:
             raise self.error.again()
-        if not self._has_room() and self.admission.waiting >= self.admission.limit:
-            raise Busy(f"{self.admission.limit} calls wait for the chip already (--queue); try again later")
+        if not self._has_room():
+            self.admission.check()
         call = _Call(inputs, outputs, until, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         self.admission.waiting += 1
@@ -243,7 +276,7 @@ class RemoteModel:
                     "outputs": call.outputs,
                     "until": call.until,
                 },
-                () if slot.known else (slot.segment.descriptor,),
+                None if slot.known else slot.segment.descriptor,
             )
         except BaseException:
             self._free.append(slot)
@@ -290,16 +323,18 @@ class RemoteModel:
             received = channel.receive()
         except BlockingIOError:
             return
+        except OSError as error:
+            _LOG.error("model %s: an answer cannot be received: %s", self.name, error)
+            received = None
         if received is None:
-            # The worker is dying. The supervisor learns from the process why, and detaches this model.
+            # The worker is dying, as a rule. The supervisor sees to that, and detaches this model.
             self._open = False
+            self.lost_since = time.monotonic()
             asyncio.get_running_loop().remove_reader(channel.fileno())
-            return
-        message, descriptors = received
-        if self._loading is not None:
-            self._finish_loading(message)
+        elif self._loading is not None:
+            self._finish_loading(received[0])
         else:
-            self._finish_call(message, descriptors)
+            self._finish_call(*received)
 
     def _finish_loading(self, message: Mapping[str, Any]) -> None:
         loading = self._loading
@@ -310,25 +345,27 @@ class RemoteModel:
             return
         self.inputs = tuple(unpack_spec(packed) for packed in message["inputs"])
         self.outputs = tuple(unpack_spec(packed) for packed in message["outputs"])
-        for spec in (*self.inputs, *self.outputs):
-            if not has_wire_type(spec.dtype):
-                loading.set_exception(
-                    InvalidRequest(f"tensor {spec.name!r} has dtype {spec.dtype}, which cannot be sent")
-                )
-                return
         loading.set_result(None)
 
-    def _finish_call(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+    def _finish_call(self, message: Mapping[str, Any], descriptor: int | None) -> None:
         call = self._running.pop(message["call"])
         slot = call.slot
         assert slot is not None  # noqa: S101 - every running call has one
-        if descriptors:
-            slot.segment = Segment.adopt(descriptors[0])
-        if not call.future.done():
+        try:
+            if descriptor is not None:
+                slot.segment = Segment.adopt(descriptor)
             if "error" in message:
-                call.future.set_exception(unpack_error(message["error"]))
-            else:
-                call.future.set_result(_read_answer(message, slot.segment.view))
+                raise unpack_error(message["error"])
+            answer = None if call.future.done() else _read_answer(message, slot.segment.view)
+        except AcapError as error:
+            if not call.future.done():
+                call.future.set_exception(error)
+        except (OSError, MemoryError) as error:
+            if not call.future.done():
+                call.future.set_exception(Busy(f"no memory for the answer of model {self.name}: {error}"))
+        else:
+            if answer is not None:
+                call.future.set_result(answer)
         self._free.append(slot)
         self._dispatch()
 
@@ -353,5 +390,8 @@ def _read_answer(message: Mapping[str, Any], view: memoryview) -> Answer:
     outputs = []
     for name, code, shape, offset in message["outputs"]:
         dtype = np.dtype(code)
-        outputs.append(Output(name, dtype, tuple(shape), bytes(view[offset : offset + prod(shape) * dtype.itemsize])))
+        end = offset + prod(shape) * dtype.itemsize
+        if end > len(view):
+            raise DeviceError(f"output {name!r} ends at byte {end} of a segment of {len(view)}")
+        outputs.append(Output(name, dtype, tuple(shape), bytes(view[offset:end])))
     return Answer(tuple(outputs), *message["times"])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from acap_runtime.errors import AcapError, NotReady, Unavailable
+from acap_runtime.errors import AcapError, Busy, NotReady, Unavailable
 from acap_runtime.plugins import InstalledChip
 from acap_runtime.worker.messages import Channel, unpack_error
 from acap_runtime.worker.remote_model import Admission, RemoteModel
@@ -22,6 +22,7 @@ from acap_runtime.worker.remote_model import Admission, RemoteModel
 _LOG = logging.getLogger(__name__)
 _STOP_TIME_S: Final = 3.0
 _START_TIME_S: Final = 60.0
+_LONGEST_DEATH_S: Final = 1.0
 _STDERR: Final = 2
 _GUILTY: Final = 2
 """Suspicion at which a model is not loaded again: it alone was loading when the worker died, or it was each time."""
@@ -67,7 +68,12 @@ class Worker:
     """One chip's process and its models."""
 
     def __init__(
-        self, chip: InstalledChip, limits: WorkerLimits, restarts: RestartPolicy, *, verbose: bool = False
+        self,
+        chip: InstalledChip,
+        limits: WorkerLimits = WorkerLimits(),
+        restarts: RestartPolicy = RestartPolicy(),
+        *,
+        verbose: bool = False,
     ) -> None:
         self.chip = chip
         self.admission = Admission(limits.queue)
@@ -81,7 +87,8 @@ class Worker:
         self._refusal: AcapError | None = None
         self._settled = asyncio.Event()  # the process is up, or there is a refusal that says why not
         self._kill_reason: str | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
+        """What watches over the process; they end by an error only, which is one of this program."""
         self._reloading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -91,25 +98,27 @@ class Worker:
         """
         await self._spawn()
         self._log_start()
-        self._tasks = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
+        self.tasks = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
 
     async def check(self) -> None:
         """Start the process, hear whether the chip is ready, and end it. Raises as `start` does."""
-        try:
-            await self._spawn()
-        finally:
-            await self._end_process()
+        await self._spawn()
+        self._drop_control()
+        await self._end_process()
 
     async def stop(self) -> None:
         """Unload the models and end the process, within 3 seconds."""
-        tasks = [*self._tasks, *([self._reloading] if self._reloading else [])]
+        tasks = [*self.tasks, *([self._reloading] if self._reloading else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._refuse(Unavailable("the server stops"))
+        self.refuse(Unavailable("the server stops"))
         for model in (*self._models, *self._starting):
             model.detach(Unavailable("the server stops"))
         self._models.clear()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         await self._end_process()
 
     async def load(self, model: RemoteModel) -> None:
@@ -161,7 +170,10 @@ class Worker:
         ours, theirs = Channel.pair()
         message = {"path": str(model.path), "options": dict(model.options), "instances": model.instances}
         try:
-            control.send(message, [theirs.fileno()])
+            control.send(message, theirs.fileno())
+        except BlockingIOError:
+            ours.close()
+            raise Busy(f"the worker of {self.chip} takes no more models for the moment") from None
         except OSError as error:
             ours.close()
             self._drop_control()
@@ -184,36 +196,37 @@ class Worker:
         self._kill_reason = None
         try:
             # -P: the folder that the server happens to run in is no place to import from.
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "acap_runtime.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=_STDERR,
                 start_new_session=True,
             )
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"no process for {self.chip} can be started: {error}") from None
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        self._control = ours
         try:
             ours.send({"address": self.chip.plugin.address, "name": self.chip.backend.name, "verbose": self._verbose})
             async with asyncio.timeout(_START_TIME_S):
                 await _first_word(ours)
-        except TimeoutError:
+        except BaseException as error:
+            ours.close()
             await self._end_process()
-            raise NotReady(f"{self.chip} is not ready: its probe did not end within {_START_TIME_S:g} s") from None
-        except AcapError as error:
-            await self._end_process()
-            raise type(error)(f"{self.chip} is not ready: {error}") from None
-        except OSError:
-            reason = _describe_end(await self._process.wait())
-            await self._end_process()
-            raise Unavailable(f"{self.chip} is not ready: its worker {reason} during the probe") from None
-        except BaseException:
-            await self._end_process()
+            if isinstance(error, TimeoutError):
+                raise NotReady(f"{self.chip} is not ready: its probe took more than {_START_TIME_S:g} s") from None
+            if isinstance(error, OSError):
+                end = _describe_end(process.returncode)
+                raise Unavailable(f"{self.chip} is not ready: its worker {end} during the probe") from None
+            if isinstance(error, AcapError):
+                raise type(error)(f"{self.chip} is not ready: {error}") from None
             raise
+        self._control = ours
         self._refusal = None
         self._settled.set()
 
@@ -235,6 +248,8 @@ class Worker:
                     reason = f"could not be started: {error}"
                     _LOG.error("worker of %s %s", self.chip, reason)
             self._log_start()
+            for model in self._models:
+                model.error = None  # it is about to come back: calls may wait again
             if self._reloading is None or self._reloading.done():
                 self._reloading = asyncio.create_task(self._reload())
 
@@ -243,6 +258,8 @@ class Worker:
         assert self._process is not None  # noqa: S101 - watched only when started
         code = await self._process.wait()
         self._drop_control()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # what a driver started and left behind
         return self._kill_reason or _describe_end(code)
 
     def _drop_control(self) -> None:
@@ -271,14 +288,16 @@ class Worker:
             return
         rest_s = self._restarts.rest_s
         times = f"{len(deaths)} times within {deaths[-1] - deaths[0]:.0f} s"
-        self._refuse(
+        self.refuse(
             Resting(f"the worker of {self.chip} died {times} and rests for {rest_s:g} s; the last time it {reason}")
         )
         _LOG.error("%s", self._refusal)
         await asyncio.sleep(rest_s)
         deaths.clear()
+        self._settled.clear()
 
-    def _refuse(self, refusal: AcapError) -> None:
+    def refuse(self, refusal: AcapError) -> None:
+        """Answer with `refusal` the calls and loads that wait or come, until the process is up again."""
         self._refusal = refusal
         self._settled.set()
         for model in self._models:
@@ -287,15 +306,21 @@ class Worker:
     async def _reload(self) -> None:
         # One by one, so that it is known which of them the worker dies of: that one is left out from then on.
         while lost := [model for model in self._models if not model.attached]:
+            model = lost[0]
             try:
-                while not await self._loaded(lost[0]):
+                while not await self._loaded(model):
                     pass
             except Resting:
                 return  # they are loaded again when it is over
-            except AcapError as error:
-                _LOG.error("model %s could not be loaded again: %s", lost[0].name, error)
-                self._models.remove(lost[0])
-                lost[0].refuse(error)
+            except (AcapError, OSError) as error:
+                if model not in self._models:
+                    continue  # it was unloaded meanwhile
+                _LOG.error("model %s could not be loaded again: %s", model.name, error)
+                self._models.remove(model)
+                model.refuse(error if isinstance(error, AcapError) else Unavailable(str(error)))
+            else:
+                if model not in self._models:
+                    model.detach(Unavailable(f"model {model.name} was unloaded"))
 
     async def _watch_runs(self) -> None:
         limit = self._limits.run_timeout_s
@@ -305,6 +330,9 @@ class Worker:
             since, name = min(running, default=(time.monotonic(), ""))
             if time.monotonic() - since > limit:
                 self._kill(f"was killed: model {name} ran for more than {limit:g} s (--run-timeout)")
+            for model in (*self._models, *self._starting):
+                if model.lost_since is not None and time.monotonic() - model.lost_since > _LONGEST_DEATH_S:
+                    self._kill(f"was killed: it closed the channel of model {model.name} and did not end")
 
     def _kill(self, reason: str) -> None:
         if self._process is None or self._process.returncode is not None:
@@ -312,28 +340,28 @@ class Worker:
         self._kill_reason = self._kill_reason or reason
         for model in (*self._models, *self._starting):
             model.hold()
-        # The whole session: a driver may have started processes of its own.
+        # With it what its driver may have started.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _end_process(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
+        """Wait for the process, whose control channel is closed, and help it end."""
         process = self._process
         if process is None:
             return
-        try:
-            async with asyncio.timeout(_STOP_TIME_S):
-                await process.wait()
-        except TimeoutError:
-            _LOG.warning("worker of %s does not end by itself and is killed", self.chip)
-            self._kill("was killed: it did not end")
-            await process.wait()
+        for warning in ("does not end by itself and is killed", "was killed and does not end: its driver keeps it"):
+            try:
+                async with asyncio.timeout(_STOP_TIME_S):
+                    await process.wait()
+            except TimeoutError:
+                _LOG.warning("worker of %s %s", self.chip, warning)
+                self._kill("was killed: it did not end")
+            else:
+                return
 
 
 async def _first_word(control: Channel) -> None:
-    """Wait for the worker's verdict on its chip. Raises `OSError` where it dies before."""
+    """Wait for the worker's verdict on its chip. Raises what it says, `ConnectionError` where it dies before."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(control.fileno(), readable.set)
@@ -348,7 +376,9 @@ async def _first_word(control: Channel) -> None:
         raise unpack_error(received[0]["error"])
 
 
-def _describe_end(code: int) -> str:
+def _describe_end(code: int | None) -> str:
+    if code is None:
+        return "does not end"
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -363,7 +393,7 @@ async def probe(chips: Sequence[InstalledChip], timeout_s: float) -> list[AcapEr
     async def probe_one(chip: InstalledChip) -> AcapError | None:
         try:
             async with asyncio.timeout(timeout_s):
-                await Worker(chip, WorkerLimits(), RestartPolicy()).check()
+                await Worker(chip).check()
         except AcapError as error:
             return error
         except TimeoutError:

@@ -1,7 +1,7 @@
-"""POSIX shared memory that a client names as an input.
+"""Where the bytes of an input are until they are copied to a worker: in the request, or in a client's shared memory.
 
-The object is read, never mapped: a client that truncates it while it is in use then gets an error, where a mapping
-would end this process with SIGBUS.
+A client's object is read, never mapped: a client that truncates it while it is in use then gets an error, where a
+mapping would end this process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -10,12 +10,43 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from acap_runtime.errors import Forbidden, InvalidRequest, NotFound, shown
 
 _FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory, shm_overview(7)
 _LONGEST_NAME: Final = 255
+
+
+class Source(Protocol):
+    """Where the bytes of an input are until they are copied to the worker."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many they are."""
+
+    def write_into(self, target: memoryview) -> None:
+        """Copy all bytes into `target`, which has `nbytes`."""
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+
+
+@dataclass(slots=True)
+class InlineBytes:
+    """Bytes that came in the request itself."""
+
+    data: bytes | memoryview
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.data)
+
+    def write_into(self, target: memoryview) -> None:
+        target[:] = self.data
+
+    def close(self) -> None:
+        """The request owns the bytes."""
 
 
 @dataclass(slots=True)
@@ -74,10 +105,11 @@ def open_client_memory(label: str, name: bytes, nbytes: int) -> ClientMemory:
 def _check(label: str, status: os.stat_result, nbytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise Forbidden(f"{label} is no shared memory object")
-    if status.st_uid != os.geteuid() and status.st_gid != os.getegid():
+    groups = status.st_gid == os.getegid() and status.st_mode & stat.S_IRGRP
+    if status.st_uid != os.geteuid() and not groups:
         raise Forbidden(
             f"{label} belongs to user {status.st_uid}, group {status.st_gid}; "
-            f"expected the server's user {os.geteuid()} or group {os.getegid()}"
+            f"expected the server's user {os.geteuid()}, or its group {os.getegid()} and readable by that"
         )
     if status.st_size < nbytes:
         raise InvalidRequest(f"{label}: expected {nbytes} bytes, got {status.st_size}")
