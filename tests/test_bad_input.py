@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -411,6 +412,9 @@ LONG_PATH = "/" + "p" * 9_999
         pytest.param("/usr", "INVALID_ARGUMENT", ["'/usr'", "no regular file"], id="a directory"),
         pytest.param("/", "INVALID_ARGUMENT", ["'/'", "no regular file"], id="the root"),
         pytest.param("/dev/zero", "INVALID_ARGUMENT", ["'/dev/zero'", "no regular file"], id="an endless device"),
+        pytest.param("/dev/null", "INVALID_ARGUMENT", ["'/dev/null'", "no regular file"], id="a device"),
+        pytest.param("/proc/self/environ", "INVALID_ARGUMENT", ["no regular file"], id="a file in /proc"),
+        pytest.param("/sys/kernel/uevent_seqnum", "INVALID_ARGUMENT", ["no regular file"], id="a file in /sys"),
         pytest.param("/tmp/a\0b", "INVALID_ARGUMENT", ["NUL"], id="path with NUL"),
         pytest.param(LONG_PATH, "INVALID_ARGUMENT", ["too long"], id="path of 10,000 characters"),
         pytest.param("x" * (1 << 20), "NOT_FOUND", ["is unknown"], id="name of 1 MB"),
@@ -465,6 +469,21 @@ def test_a_file_that_is_no_model_is_refused_by_name(
     request = bench.client.request(str(path), {"data": np.zeros(3, np.uint8)})
     bench.refused(request, status, *words)
     bench.refused(request, status, *words)  # refused again, from memory where it was tried
+
+
+def test_a_special_file_is_refused_without_being_opened(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: os.close(os.open(path, os.O_WRONLY)))
+    writer.start()  # blocks until somebody opens the other end
+    try:
+        bench.refused(
+            bench.client.request(str(path), {"data": np.zeros(3, np.uint8)}), "INVALID_ARGUMENT", "no regular"
+        )
+        assert writer.is_alive()
+    finally:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join(10)
 
 
 def test_a_file_that_becomes_a_model_is_loaded_although_it_was_refused(bench: Bench, tmp_path: Path) -> None:

@@ -513,6 +513,21 @@ class TestFaultyPlugins:
         assert FAULTY_CHIPS[name][1] in last
         assert not (tmp_path / "s.sock").exists()
 
+    def test_a_chip_that_is_not_ready_is_told_to_the_calls_that_wait_for_it(
+        self, start_server: Callable[..., Any], tmp_path: Path, echo: Path
+    ) -> None:
+        _plugin(tmp_path, "fake-late", _backend("late", "import time; time.sleep(1); raise acap.NotReady('no luck')"))
+        server = start_server(
+            *("-j", "late", "-m", f"one={echo}", "--grace", "5"), environment=_python_path(tmp_path), ready=False
+        )
+        with server.client() as client, pytest.raises(grpc.RpcError) as caught:
+            client.predict("one", {"data": THREE})
+        failed = time.monotonic()
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "no luck" in caught.value.details()
+        assert server.process.wait(20) == 1
+        assert time.monotonic() - failed < 3
+
     def test_a_plugin_that_talks_does_not_talk_into_json(self, tmp_path: Path) -> None:
         talk = "import os; print('hello'); os.write(1, b'hello')"
         _plugin(tmp_path, "fake-talker", f"{talk}\n{_backend('talker', talk)}")

@@ -368,3 +368,44 @@ def test_models_on_one_chip_do_not_wait_for_each_other(start_server, write) -> N
         assert time.monotonic() - started < 1
         for call in calls:
             call.result()
+
+
+def test_a_file_whose_run_goes_on_without_its_caller_keeps_its_place(start_server, write) -> None:
+    hanging, other = write("hanging", 'hang = "run"', "trigger = 255"), write("other")
+    server = start_server("-j", "1", "--on-demand-models", "1", "--run-timeout", "2")
+    (worker,) = server.workers()
+    with server.client() as client:
+        client.predict(hanging, {"data": DATA})
+        code, _ = code_of(lambda: client.predict(hanging, numbered(255), timeout=0.3))
+        assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+        code, details = code_of(lambda: client.predict(other, {"data": DATA}))
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "--on-demand-models" in details
+        soon(lambda: loads(server, hanging) == 2)
+        assert "hanging.toml ran for more than 2 s (--run-timeout)" in server.log
+        client.predict(other, {"data": DATA})
+        assert worker not in server.workers()
+        assert len(server.workers()) == 1
+
+
+def test_calls_that_wait_for_a_load_count_for_the_queue_and_the_operators_models_do_not(start_server, write) -> None:
+    given = [write(f"given{number}", "load_delay = 0.2") for number in range(3)]
+    slow = write("slow_load", "load_delay = 2.0")
+    server = start_server("-j", "1", "--queue", "2", *(word for model in given for word in ("-m", model)))
+
+    def timed() -> tuple[float, grpc.StatusCode]:
+        started = time.monotonic()
+        try:
+            client.predict(slow, {"data": DATA})
+        except grpc.RpcError as error:
+            return time.monotonic() - started, error.code()
+        return time.monotonic() - started, grpc.StatusCode.OK
+
+    with server.client() as client, ThreadPoolExecutor(10) as pool:
+        for model in given:
+            client.predict(model, {"data": DATA})
+        outcomes = [call.result() for call in [pool.submit(timed) for _ in range(10)]]
+        refused = [took for took, code in outcomes if code == grpc.StatusCode.RESOURCE_EXHAUSTED]
+        assert len(refused) == 8
+        assert max(refused) < 1.5
+        assert [code for _, code in outcomes].count(grpc.StatusCode.OK) == 2

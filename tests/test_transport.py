@@ -242,15 +242,35 @@ class TestUnixSocket:
         assert path.read_text() == "precious"
 
     def test_a_link_in_its_place_is_not_followed(self, start_server: Callable[..., Any], tmp_path: Path) -> None:
-        precious, link, lock = (tmp_path / name for name in ("precious.txt", "s.sock", "s2.sock.lock"))
+        precious, link = tmp_path / "precious.txt", tmp_path / "s.sock"
         precious.write_text("precious")
         link.symlink_to(precious)
-        lock.symlink_to(precious)
-        for path in (link, tmp_path / "s2.sock"):
-            server = start_server("--socket", path, ready=False)
-            assert _ends(server) == 1
-            assert str(path) in server.log
+        server = start_server("--socket", link, ready=False)
+        assert _ends(server) == 1
+        assert str(link) in server.log
         assert precious.read_text() == "precious"
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            pytest.param(Path.hardlink_to, id="a hard link"),
+            pytest.param(Path.symlink_to, id="a symbolic link"),
+            pytest.param(lambda lock, _: os.mkfifo(lock), id="a FIFO"),
+        ],
+    )
+    def test_what_is_no_lock_file_of_its_own_is_left_alone(
+        self, start_server: Callable[..., Any], tmp_path: Path, make: Callable[[Path, Path], None]
+    ) -> None:
+        precious, lock = tmp_path / "precious.txt", tmp_path / "s.sock.lock"
+        precious.write_text("precious")
+        make(lock, precious)
+        before = lock.lstat()
+        server = start_server("--socket", tmp_path / "s.sock", ready=False)
+        assert _ends(server) == 1
+        assert str(lock) in server.log
+        assert "Traceback" not in server.log
+        assert precious.read_text() == "precious"
+        assert os.path.samestat(lock.lstat(), before)
 
     def test_a_folder_that_does_not_exist_ends_the_start(
         self, start_server: Callable[..., Any], tmp_path: Path
@@ -553,6 +573,22 @@ class TestStart:
         assert "Traceback" not in server.log
         assert not _socket(server).exists()
 
+    def test_one_that_fails_ends_at_once_and_tells_the_clients_that_wait(
+        self, start_server: Callable[..., Any], model: Callable[..., str]
+    ) -> None:
+        bad, slow = model('load_delay = 1\nfail = "load"', name="bad"), model("load_delay = 60", name="slow")
+        server = start_server("-j", "1", "-m", bad, "-m", slow, "--grace", "5", ready=False)
+        with server.client() as client:
+            stub = client.stubs.service.PredictionServiceStub(client.channel)
+            waiting = stub.Predict.future(client.request("bad", {"data": THREE}), timeout=30, wait_for_ready=True)
+            other = stub.Predict.future(client.request("slow", {"data": THREE}), timeout=30, wait_for_ready=True)
+            assert waiting.code() is grpc.StatusCode.INTERNAL
+            assert "told to fail" in waiting.details()
+            failed = time.monotonic()
+            assert _ends(server) == 1
+            assert time.monotonic() - failed < 4, "it waits for calls that will never be served"
+            assert other.code() is grpc.StatusCode.UNAVAILABLE
+
     def test_a_model_that_hangs_in_loading_ends_it(
         self, start_server: Callable[..., Any], model: Callable[..., str]
     ) -> None:
@@ -590,6 +626,22 @@ class TestStop:
         assert time.monotonic() - started < 15, "it did not wait for calls alone"
         assert not _socket(server).exists()
         assert _gone(workers)
+
+    def test_a_signal_to_every_process_of_the_service_lets_the_running_call_finish(
+        self, start_server: Callable[..., Any], model: Callable[..., str]
+    ) -> None:
+        server = start_server("-j", "1", "-m", model("delay = 1"), "--grace", "20")
+        with server.client() as client:
+            stub = client.stubs.service.PredictionServiceStub(client.channel)
+            call = stub.Predict.future(client.request("echo", {"data": THREE}), timeout=30, wait_for_ready=True)
+            time.sleep(0.4)
+            for process in (*server.workers(), server.process.pid):
+                os.kill(process, signal.SIGTERM)
+                time.sleep(0.1)
+            assert call.code() is grpc.StatusCode.OK
+        assert _ends(server) == 0
+        assert server.log.count("worker of chip 1 (debug-device) started") == 1
+        assert "call(s) failed" not in server.log
 
     @pytest.mark.parametrize(("how", "number"), [("hang", signal.SIGTERM), ("freeze", signal.SIGINT)])
     def test_a_call_that_hangs_does_not_keep_it(

@@ -131,7 +131,7 @@ def test_a_kill_under_eight_clients_fails_only_the_calls_that_the_chip_had(
                 os.kill(server.workers()[0], signal.SIGKILL)
                 soon(lambda since=killed: len(clients.successes_since(since + 0.1)) > 20)
                 failed = len(clients.failures()) - before
-                assert failed <= instances + 1, clients.failures()
+                assert failed <= instances, clients.failures()
                 # The first restart is at once; the next ones wait a little more each.
                 gaps.append(clients.successes_since(killed + 0.05)[0] - killed)
                 print(f"kill {number + 1}: {failed} calls failed, service was back after {gaps[-1]:.2f} s")  # noqa: T201
@@ -159,10 +159,9 @@ def test_calls_that_wait_in_the_queue_go_on_after_a_kill(start_server, write) ->
         time.sleep(0.15)
         os.kill(server.workers()[0], signal.SIGKILL)
         failed = [call for call in calls if call.exception() is not None]
-        assert 1 <= len(failed) <= 2
-        for call in failed:
-            assert call.exception().code() == grpc.StatusCode.UNAVAILABLE
-            assert "SIGKILL" in call.exception().details()
+        (call,) = failed  # the one that ran; the one that lay ready beside it is served by the next worker
+        assert call.exception().code() == grpc.StatusCode.UNAVAILABLE
+        assert "SIGKILL" in call.exception().details()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_a_run_that_hangs_ends_after_the_run_timeout_and_the_worker_is_replaced(
         for words in ("model hanging", "1 s", "--run-timeout"):
             assert words in details
         failed = [each for each in queued if each.exception() is not None]
-        assert len(failed) <= 2, "those that the chip had may fail, those that waited may not"
+        assert len(failed) <= 1, "the one that ran may fail, those that waited may not"
         for model in ("other", "hanging"):
             client.predict(model, {"data": GOOD})
         assert not alive(worker)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 from typing import Any
 
@@ -186,3 +187,19 @@ def test_the_largest_message_that_may_be_sent_is_also_received(channels: tuple[C
     message = {"text": "x" * (128 * 1024 - len('{"text":""}'))}
     ours.send(message)
     assert theirs.receive() == (message, None)
+
+
+def test_a_message_whose_descriptor_cannot_be_received_is_an_error(channels: tuple[Channel, Channel]) -> None:
+    ours, theirs = channels
+    ours.send({"a": 1}, ours.fileno())
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(ours.fileno())
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            theirs.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    ours.send({"a": 2})
+    assert theirs.receive() == ({"a": 2}, None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from acap_runtime import InvalidRequest, NotReady
+from acap_runtime import InferenceBackend, InvalidRequest, NotReady
+from acap_runtime import backend as contract
 from acap_runtime.chips import CHIPS
 from acap_runtime.plugins import Plugin, Plugins, chosen_chips, discover, load_backends
 
@@ -277,3 +280,17 @@ def test_a_hook_is_called_once_per_load_and_its_result_may_be_any_iterable(insta
     code = chip(77, "x").replace("return [Inference()]", "yield Inference()")
     install("lazy", code)
     assert [backend.name for backend in load_backends("acap_test_lazy")] == ["x"]
+
+
+def test_the_contracts_own_example_is_a_plugin_as_it_stands(install: InstallPlugin) -> None:
+    lines = (contract.__doc__ or "").splitlines()
+    install("example", textwrap.dedent("\n".join(line for line in lines if line.startswith("    ") or not line)))
+    (doubler,) = load_backends("acap_test_example")
+    assert isinstance(doubler, InferenceBackend)
+    with pytest.raises(NotReady, match="/dev/doubler does not exist"):
+        doubler.probe()
+    model = doubler.load(Path("any"), {})
+    doubled = model.run({"data": np.array([[1, 200]], np.uint8)})["doubled"]
+    (spec,) = model.outputs
+    assert (doubled.tolist(), doubled.dtype, spec.accepts(doubled.shape)) == ([[2, 400]], spec.dtype, True)
+    model.close()

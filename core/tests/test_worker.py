@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from acap_runtime.worker.remote_model import Admission, Answer, Input, RemoteMod
 from acap_runtime.worker.supervisor import RestartPolicy, Worker, WorkerLimits, probe
 
 CHIP = '''
-"""A chip whose model files are Python: run at load, and may define run() and close()."""
+"""A chip whose model files are Python: run at load, and may define run(), which may give the output, and close()."""
 import ctypes, os, time
 from pathlib import Path
 import acap_runtime as acap
@@ -36,8 +37,8 @@ class ScriptedModel(acap.Model):
         exec(path.read_text(), self.script)
 
     def run(self, inputs):
-        self.script.get("run", lambda data: None)(inputs["data"])
-        return {"data": inputs["data"].copy()}
+        output = self.script.get("run", lambda data: None)(inputs["data"])
+        return {"data": inputs["data"].copy() if output is None else output}
 
     def close(self):
         self.script.get("close", lambda: None)()
@@ -541,7 +542,9 @@ def test_a_model_whose_close_raises_takes_nothing_else_with_it(chip: InstalledCh
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("script", ["def run(data):\n    time.sleep(3600)", "def run(data):\n    os.kill(0, 19); time.sleep(60)"])
+@pytest.mark.parametrize(
+    "script", ["def run(data):\n    time.sleep(3600)", "def run(data):\n    os.kill(0, 19); time.sleep(60)"]
+)
 def test_stopping_ends_a_worker_that_hangs_within_its_bound(chip: InstalledChip, write, script: str) -> None:
     async def scenario() -> float:
         async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
@@ -597,5 +600,122 @@ def test_calls_beyond_the_queue_are_refused_and_cancelled_ones_make_room(chip: I
             await asyncio.gather(*calls, return_exceptions=True)
             assert worker.admission == Admission(limit=2, waiting=0)
             assert model.running_since is None
+
+    asyncio.run(scenario())
+
+
+@contextmanager
+def no_more_descriptors(process: int) -> Iterator[None]:
+    """In this context a process can open and receive none beyond those that it has."""
+    before = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    listed = list(Path(f"/proc/{process}/fd").iterdir())
+    taken = {int(each.name) for each in listed if each.is_symlink()}  # not the one that listed them
+    free = min(set(range(len(listed) + 1)) - taken)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(process, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("short", ["front", "worker"])
+def test_a_call_whose_memory_cannot_be_handed_over_fails_and_the_next_one_is_served(
+    chip: InstalledChip, write, short: str
+) -> None:
+    grows = "def run(data):\n    return data.repeat(100_000) if data[0] == 2 else None"
+    values = [2] if short == "front" else [3] * 100_000  # a larger segment comes from the worker, or from the front
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("grows", grows))
+            await run(model, 1)
+            with no_more_descriptors(os.getpid() if short == "front" else children()[0]):
+                assert isinstance(await outcome(run(model, *values)), Unavailable)
+            for _ in range(3):
+                (output,) = (await run(model, *values)).outputs
+                assert output.content == bytes(values[:1]) * 100_000
+
+    asyncio.run(scenario())
+
+
+def test_a_long_reason_comes_back_cut_short(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            (process,) = children()
+            model = await load(worker, write("model", "def run(data):\n    raise RuntimeError('ü' * 1_000_000)"))
+            for _ in range(2):
+                error = await outcome(run(model))
+                assert isinstance(error, DeviceError)
+                assert "RuntimeError: üüü" in str(error)
+                assert len(str(error)) < 2100
+            with pytest.raises(InvalidRequest, match=r"^ü{1,2000}$"):
+                async with asyncio.timeout(10):
+                    await load(worker, write("bad", "raise acap.InvalidRequest('ü' * 1_000_000)"))
+            assert children() == [process]
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_is_unloaded_while_it_is_reloaded_keeps_no_other_from_coming_back(
+    chip: InstalledChip, write
+) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            leaving = await load(worker, write("leaving", "time.sleep(0.3)"))
+            staying = await load(worker, write("staying"))
+            os.kill(children()[0], signal.SIGKILL)
+            await soon(lambda: leaving.loading)
+            worker.unload(leaving)
+            await run(staying)
+            assert not worker.holds(leaving)
+            with pytest.raises(Unavailable, match="leaving was unloaded"):
+                await run(leaving)
+
+    asyncio.run(scenario())
+
+
+def test_a_load_that_is_asked_for_while_the_chip_comes_back_from_its_rest_waits_for_it(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    policy = RestartPolicy(budget=2, rest_s=0.3)
+    tries = tmp_path / "tries"
+    tries.write_text("xx")  # one before the rest, and one after it, will find no chip
+    probe_script = f"""
+from pathlib import Path
+tries = Path({str(tries)!r})
+left = tries.read_text()
+tries.write_text(left[1:])
+time.sleep(0.3)
+if left: raise acap.NotReady('not yet')
+"""
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), policy)) as worker:
+            model = await load(worker, write("model"))
+            (tmp_path / "probe.py").write_text(probe_script)
+            os.kill(children()[0], signal.SIGKILL)
+            await soon(lambda: model.error is not None)
+            await soon(lambda: bool(children()))
+            assert tries.read_text() == "x"
+            async with asyncio.timeout(10):
+                await run(await load(worker, write("new")))
+            await run(model)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_that_takes_its_time_to_come_back_costs_no_other_and_no_further_death(
+    chip: InstalledChip, write
+) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            first, last = await load(worker, write("first")), await load(worker, write("last"))
+            write("first", "time.sleep(2.5)")
+            os.kill(children()[0], signal.SIGKILL)
+            await soon(lambda: first.loading)
+            (process,) = children()
+            await run(last)
+            assert children() == [process], "the worker was killed once more"
 
     asyncio.run(scenario())

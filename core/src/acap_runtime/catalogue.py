@@ -226,7 +226,7 @@ def _identify(path: Path) -> tuple[int, ...]:
     except FileNotFoundError:
         raise NotFound(f"{label} does not exist") from None
     except PermissionError:
-        raise Forbidden(f"{label} cannot be reached by the server, user {os.geteuid()}") from None
+        raise Forbidden(f"{label} is not readable by the server, user {os.geteuid()}") from None
     except OSError as error:
         raise InvalidRequest(f"{label} cannot be opened: {error.strerror}") from None
     try:

@@ -161,7 +161,6 @@ class RemoteModel:
         """
         channel.set_nonblocking()
         self._channel = channel
-        self.lost_since = None
         loop = asyncio.get_running_loop()
         self._loading = loop.create_future()
         loop.add_reader(channel.fileno(), self._receive)
@@ -183,6 +182,7 @@ class RemoteModel:
     def detach(self, error: AcapError) -> int:
         """The worker is gone: fail the calls that ran, and say how many they were; the others wait for the next."""
         self._drop_channel()
+        self.lost_since = None
         if self._loading is not None and not self._loading.done():
             self._loading.set_exception(error)
         calls = list(self._running.values())

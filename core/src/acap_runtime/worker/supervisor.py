@@ -112,9 +112,10 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.refuse(Unavailable("the server stops"))
-        for model in (*self._models, *self._starting):
-            model.detach(Unavailable("the server stops"))
+        stops = Unavailable("the server stops")
+        self.refuse(stops)
+        for model in self._models:
+            model.detach(stops)
         self._models.clear()
         if self._control is not None:
             self._control.close()
@@ -302,6 +303,8 @@ class Worker:
         self._settled.set()
         for model in self._models:
             model.refuse(refusal)
+        for model in self._starting:
+            model.detach(refusal)
 
     async def _reload(self) -> None:
         # One by one, so that it is known which of them the worker dies of: that one is left out from then on.
