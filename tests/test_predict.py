@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+DIGITS = Path(__file__).parent.parent / "examples" / "digits"
+
 
 def test_a_picture_of_another_size_is_recognised_by_a_model_named_by_its_path(start_server, models: Path) -> None:
     picture = np.asarray(Image.open(models / "grace_hopper_300x300.bmp").convert("RGB"))[np.newaxis]
@@ -15,3 +17,11 @@ def test_a_picture_of_another_size_is_recognised_by_a_model_named_by_its_path(st
     assert scores.shape == (1, 1001)
     assert scores.argmax() == 653
     assert 200 <= scores.max() <= 242
+
+
+def test_a_digit_is_read_by_a_model_with_a_name(start_server) -> None:
+    picture = np.asarray(Image.open(DIGITS / "pictures" / "3-a.png").convert("RGB"))[np.newaxis]
+    with start_server("-j", "2", "-m", f"digits={DIGITS / 'digits.tflite'}").client() as client:
+        outputs = client.predict("digits", {"data": picture})
+    assert list(outputs) == ["digit"]
+    assert outputs["digit"].argmax() == 3

@@ -588,6 +588,7 @@ class TestStart:
             assert _ends(server) == 1
             assert time.monotonic() - failed < 4, "it waits for calls that will never be served"
             assert other.code() is grpc.StatusCode.UNAVAILABLE
+            assert "told to fail" in other.details()
 
     def test_a_model_that_hangs_in_loading_ends_it(
         self, start_server: Callable[..., Any], model: Callable[..., str]

@@ -54,7 +54,9 @@ async function main() {
   const labels = options.labels ? readFileSync(options.labels, "utf8").trimEnd().split(/\r?\n/) : [];
   const client = connect(options);
   try {
-    const response = await predict(client, Number(options.timeout), {
+    const timeoutSeconds = number(options, "timeout");
+    await ready(client, timeoutSeconds, options);
+    const response = await predict(client, timeoutSeconds, {
       modelSpec: { name: isFile(model) ? resolve(model) : model },
       inputs: {
         data: {
@@ -64,10 +66,27 @@ async function main() {
         },
       },
     });
-    show(response, labels, Number(options.top));
+    show(response, labels, number(options, "top"));
   } finally {
     client.close();
   }
+}
+
+function number(options, name) {
+  const value = Number(options[name]);
+  if (!(value > 0)) {
+    throw new Error(`--${name}: expected a number above 0, got ${options[name]}`);
+  }
+  return value;
+}
+
+// Waits until the server is up; a wrong address and a refused certificate end here, after the time-out.
+function ready(client, timeoutSeconds, options) {
+  const tls = options["root-certificate"] ? "with" : "without";
+  const problem = new Error(`nothing answers at ${options.address} ${tls} TLS: is the server running there?`);
+  return new Promise((succeed, fail) => {
+    client.waitForReady(Date.now() + 1000 * timeoutSeconds, (error) => (error ? fail(problem) : succeed()));
+  });
 }
 
 function isFile(path) {
@@ -82,19 +101,19 @@ function connect(options) {
   const { PredictionService } = grpc.loadPackageDefinition(definition).tensorflow.serving;
   const limits = { "grpc.max_send_message_length": -1, "grpc.max_receive_message_length": -1 };
   const root = options["root-certificate"];
+  const address = options.address.startsWith("/") ? `unix://${options.address}` : options.address;
   if (!root) {
-    return new PredictionService(options.address, grpc.credentials.createInsecure(), limits);
+    return new PredictionService(address, grpc.credentials.createInsecure(), limits);
   }
   // A unix socket has no host name that a certificate could be checked against.
   const name = { "grpc.default_authority": "localhost", "grpc.ssl_target_name_override": "localhost" };
-  return new PredictionService(options.address, grpc.credentials.createSsl(readFileSync(root)), { ...limits, ...name });
+  return new PredictionService(address, grpc.credentials.createSsl(readFileSync(root)), { ...limits, ...name });
 }
 
 function predict(client, timeoutSeconds, request) {
   return new Promise((succeed, fail) => {
-    const metadata = new grpc.Metadata({ waitForReady: true });
     const options = { deadline: Date.now() + 1000 * timeoutSeconds };
-    client.predict(request, metadata, options, (error, response) => (error ? fail(error) : succeed(response)));
+    client.predict(request, options, (error, response) => (error ? fail(error) : succeed(response)));
   });
 }
 

@@ -44,11 +44,17 @@ def main() -> int:
             pixels = np.asarray(picture.convert("RGB"))[np.newaxis]
         labels = arguments.labels.read_text().splitlines() if arguments.labels else []
         with connect(arguments) as channel, tensor_of(pixels, shared=arguments.shared_memory) as tensor:
+            # Waits until the server is up; a wrong address and a refused certificate end here, after the time-out.
+            grpc.channel_ready_future(channel).result(arguments.timeout)
             request = PredictRequest(inputs={"data": tensor})
             request.model_spec.name = arguments.model
             stub = PredictionServiceStub(channel)
-            response = stub.Predict(request, timeout=arguments.timeout, wait_for_ready=True)
+            response = stub.Predict(request, timeout=arguments.timeout)
         show(response, labels, arguments.top)
+    except grpc.FutureTimeoutError:
+        tls = "with" if arguments.root_certificate else "without"
+        print(f"nothing answers at {arguments.address} {tls} TLS: is the server running there?", file=sys.stderr)
+        return 1
     except grpc.RpcError as error:
         print(f"{error.code().name}: {error.details()}", file=sys.stderr)
         return 1
@@ -77,6 +83,8 @@ def parse() -> argparse.Namespace:
         parser.error("--certificate and --key belong together")
     if arguments.certificate and not arguments.root_certificate:
         parser.error("--certificate needs --root-certificate, the server's")
+    if arguments.address.startswith("/"):
+        arguments.address = f"unix://{arguments.address}"
     arguments.model = model_name(arguments.model)
     return arguments
 

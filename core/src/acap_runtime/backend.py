@@ -230,6 +230,7 @@ class ProcessingBackend(Backend):
     def prepare(self, conversion: Conversion) -> Model:
         """Make a model with `conversion.inputs` and `conversion.outputs`.
 
-        The picture is stretched to the output's size, as the original runtime does. Raises `InvalidRequest` for a
-        conversion that this chip cannot do.
+        The picture is stretched to the output's size, as the original runtime does, with bilinear interpolation: the
+        compliance kit allows a few levels of 255. The output is C-contiguous, since it may be another model's input.
+        Raises `InvalidRequest` for a conversion that this chip cannot do.
         """

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -95,7 +96,7 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
             _LOG.info("stopping; running calls have %g s", grace_s)
         except AcapError as error:
             if worker:
-                worker.refuse(error)
+                worker.refuse(Unavailable(f"the server does not start: {error}"))
             grace_s = min(grace_s, _LAST_WORDS_S)
             raise
         finally:
@@ -123,10 +124,10 @@ def _make_worker(settings: Settings, chip: InstalledChip) -> Worker:
 async def _start(worker: Worker | None, catalogue: Catalogue, choice: ConverterChoice) -> None:
     if worker is None:
         _LOG.info("no chip: the server runs without inference (-j CHIP)")
-        return
-    await worker.start()
-    await catalogue.preload()
-    await choice.prepare()
+    else:
+        await worker.start()
+        await catalogue.preload()
+        await choice.prepare()
     _LOG.info("ready")
 
 
@@ -163,6 +164,7 @@ async def _listening(server: grpc.aio.Server, settings: Settings) -> AsyncIterat
     with contextlib.ExitStack() as stack:
         if settings.port:
             address = f"{_bracketed(settings.address)}:{settings.port}"
+            _check_port(settings.address, settings.port)
             if tls is None and not _is_loopback(settings.address):
                 _LOG.warning("%s is reachable from other machines, without encryption (-c and -k turn TLS on)", address)
         else:
@@ -179,6 +181,16 @@ async def _listening(server: grpc.aio.Server, settings: Settings) -> AsyncIterat
         await server.start()
         _LOG.info("listening on %s%s", address, "" if tls is None else " with TLS")
         yield
+
+
+def _check_port(address: str, port: int) -> None:
+    # grpc says no more than that it failed.
+    host = address.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise NotReady(f"cannot listen on {_bracketed(address)}:{port}: {error.strerror}") from None
 
 
 def _bracketed(address: str) -> str:
@@ -216,7 +228,11 @@ def _answering(
         try:
             return await behaviour(_parse(request_type, content), context)
         except AcapError as error:
-            await context.abort(status_of(error), _status_message(str(error)))
+            status = status_of(error)
+            _LOG.log(
+                logging.ERROR if status is grpc.StatusCode.INTERNAL else logging.DEBUG, "%s: %s", status.name, error
+            )
+            await context.abort(status, _status_message(str(error)))
         except Exception:  # noqa: BLE001 - logged whole, and the client learns that it was unexpected
             _LOG.exception("unexpected error in a call")
             await context.abort(grpc.StatusCode.INTERNAL, "unexpected error in the server; its log says more")

@@ -151,7 +151,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
         flags, help_ = field.metadata["flags"], field.metadata["help"]
         shared: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
         note = "" if field.default in (None, (), False, 0.0) else f" (default {field.default})"
-        text = f"{help_}{note} [{_variable(field)}]"
+        text = f"{help_}{note} [{_variable(field)}{', several with blanks between' * field.metadata['repeatable']}]"
         if field.metadata["parse"] is parse_switch:
             parser.add_argument(*flags, action="store_const", const="yes", help=text, **shared)
         else:

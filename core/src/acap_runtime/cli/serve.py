@@ -42,9 +42,12 @@ def run(arguments: Sequence[str]) -> int:
     keep_large_buffers()
     # Workers are started by exec while gRPC's threads run; its handlers for fork would only get in the way.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    # Its library's own lines, in a format of their own, are about clients' failed handshakes and the like.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from acap_runtime.server import serve  # noqa: PLC0415 - the malloc settings come before gRPC's first buffer
 
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for library in ("asyncio", "grpc"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     plugins = discover(settings.blocked)
     for plugin in plugins.rows:
         if plugin.problem:

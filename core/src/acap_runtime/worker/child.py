@@ -282,9 +282,9 @@ def _checked_model(model: object) -> Model:
     return model
 
 
-def _checked_outputs(
-    specs: Sequence[TensorSpec], result: Mapping[str, Array], wanted: Collection[str]
-) -> dict[str, Array]:
+def _checked_outputs(specs: Sequence[TensorSpec], result: object, wanted: Collection[str]) -> dict[str, Array]:
+    if not isinstance(result, Mapping):
+        raise DeviceError(f"the plugin's run returned {type(result).__name__}; expected a mapping of outputs by name")
     outputs = {}
     for spec in specs:
         if wanted and spec.name not in wanted:
