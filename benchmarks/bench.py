@@ -11,7 +11,7 @@ from commands import MeasurementError, Measurer, measurer
 from contestants import Command, Server, bare_server, our_server, running
 from results import Row
 from timing import Sample
-from workloads import BARE, ECHO_MODELS, IN_PROCESS, OURS_TWO, Workload
+from workloads import BARE, ECHO_MODELS, IN_PROCESS, OURS_DEFAULT, OURS_TWO, Workload
 
 _DEBUG_CHIP: Final = 1
 
@@ -75,7 +75,7 @@ def _server_of(workload: Workload, contestant: str) -> str:
         return "bare"
     if workload.model is None:
         return "echo"
-    return "two" if contestant == OURS_TWO else "one"
+    return {OURS_TWO: "two", OURS_DEFAULT: "default"}.get(contestant, "one")
 
 
 def _commands(folder: Path, workloads: Sequence[Workload]) -> dict[str, Command]:
@@ -87,6 +87,7 @@ def _commands(folder: Path, workloads: Sequence[Workload]) -> dict[str, Command]
         "bare": bare_server(_socket(folder, "bare"), models),
         "one": our_server(_socket(folder, "one"), models),
         "two": our_server(_socket(folder, "two"), models, instances=2),
+        "default": our_server(_socket(folder, "default"), models, threads=None),
         "echo": our_server(_socket(folder, "echo"), echoes, chip=_DEBUG_CHIP),
     }
 

@@ -87,7 +87,9 @@ def bare_server(socket: Path, models: dict[str, Path]) -> Command:
     return [sys.executable, _HERE / "bare_server.py", socket, *given]
 
 
-def our_server(socket: Path, models: dict[str, Path], *, chip: int = _CPU, instances: int = 1) -> Command:
+def our_server(
+    socket: Path, models: dict[str, Path], *, chip: int = _CPU, instances: int = 1, threads: int | None = 1
+) -> Command:
     command: list[str | Path] = [
         Path(sys.executable).with_name("acapruntime"),
         "serve",
@@ -97,8 +99,8 @@ def our_server(socket: Path, models: dict[str, Path], *, chip: int = _CPU, insta
         str(chip),
     ]
     command += ["--instances", str(instances)]
-    if chip == _CPU:
-        command += ["--threads", "1"]
+    if chip == _CPU and threads is not None:
+        command += ["--threads", str(threads)]
     for name, path in models.items():
         command += ["--model", f"{name}={path}"]
     return command

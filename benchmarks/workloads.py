@@ -16,6 +16,7 @@ IN_PROCESS: Final = "in-process"
 BARE: Final = "bare server"
 OURS: Final = "ours"
 OURS_TWO: Final = "ours, 2 instances"
+OURS_DEFAULT: Final = "ours, defaults"
 OURS_SHARED: Final = "ours, shared memory"
 
 FIRST_ANSWER: Final = "first-answer"
@@ -67,7 +68,7 @@ def all_workloads(folder: Path, models: dict[str, Path]) -> Iterator[list[Worklo
 
 def _model_workload(folder: Path, name: str, path: Path) -> Workload:
     request = _by_bytes(folder, name, MODEL_FILES[name][1])
-    return Workload(name, path.name, dict.fromkeys((IN_PROCESS, BARE, OURS, OURS_TWO), request), path)
+    return Workload(name, path.name, dict.fromkeys((IN_PROCESS, BARE, OURS, OURS_TWO, OURS_DEFAULT), request), path)
 
 
 def _by_bytes(folder: Path, model: str, shape: tuple[int, ...]) -> Path:
