@@ -38,7 +38,7 @@ def test_a_run_reports_every_contestant_at_every_number_of_clients(run, tmp_path
         assert row["of_bare_server"] > 0
         assert (row["of_in_process"] is None) == row["workload"].endswith("1KB")
     expected = {
-        "mobilenet_v1_0.25_128": ["in-process", "bare server", "ours", "ours, 2 instances"],
+        "mobilenet_v1_0.25_128": ["in-process", "bare server", "ours", "ours, 2 instances", "ours, defaults"],
         "echo-1KB": ["bare server", "ours"],
         "input-1KB": ["bare server", "ours", "ours, shared memory"],
     }
@@ -51,7 +51,15 @@ def test_a_run_reports_every_contestant_at_every_number_of_clients(run, tmp_path
     assert [each["contestant"] for each in report["first_answers"]] == ["bare server", "ours"]
     assert [target["workload"] for target in report["targets"]] == ["first-answer"]
     assert report["targets"][0].keys() == {"workload", "meaning", "limit", "value", "unit", "met"}
-    for text in ("mobilenet_v1_0.25_128", "echo-1KB", "input-1KB", "first-answer", "ours, 2 instances", "target"):
+    for text in (
+        "mobilenet_v1_0.25_128",
+        "echo-1KB",
+        "input-1KB",
+        "first-answer",
+        "ours, 2 instances",
+        "ours, defaults",
+        "target",
+    ):
         assert text in outcome.stdout
 
 

@@ -30,9 +30,7 @@ class TfliteCpuBackend(acap.InferenceBackend):
     name = "cpu-tflite"
     aliases = ("LAROD_CHIP_TFLITE_CPU",)
     options = MappingProxyType(
-        {
-            "threads": f"threads per request, 1 to {MOST_THREADS}; by default one per processor, at most {DEFAULT_THREADS}"
-        }
+        {"threads": f"threads per request, 1 to {MOST_THREADS}; default: one per processor up to {DEFAULT_THREADS}"}
     )
 
     def probe(self) -> None:
