@@ -107,7 +107,7 @@ class Worker:
         await self._end_process()
 
     async def stop(self) -> None:
-        """Unload the models and end the process, within 3 seconds."""
+        """Unload the models and end the process: within 3 seconds, or, where it has to be killed, 6."""
         tasks = [*self.tasks, *([self._reloading] if self._reloading else [])]
         for task in tasks:
             task.cancel()
@@ -128,6 +128,7 @@ class Worker:
         Raises what the plugin raises, `WorkerDied` where the worker dies of it or does not answer within the limit,
         `Resting` where it died too often before.
         """
+        model.suspicion = 0
         self._starting.append(model)
         try:
             while not await self._loaded(model):
