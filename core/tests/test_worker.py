@@ -19,7 +19,8 @@ from acap_runtime import AcapError, DeviceError, InvalidRequest, NotReady, Unava
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.plugins import InstalledChip, Plugin, load_backends
 from acap_runtime.sources import InlineBytes
-from acap_runtime.worker.remote_model import Admission, Answer, Input, RemoteModel
+from acap_runtime.worker.calls import Admission, Answer, Input
+from acap_runtime.worker.remote_model import RemoteModel
 from acap_runtime.worker.supervisor import RestartPolicy, Worker, WorkerLimits, probe
 
 CHIP = '''

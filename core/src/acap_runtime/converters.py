@@ -10,7 +10,7 @@ from typing import Final
 
 from acap_runtime.errors import NotReady
 from acap_runtime.plugins import InstalledChip
-from acap_runtime.worker.remote_model import Converter
+from acap_runtime.worker.calls import Converter
 from acap_runtime.worker.supervisor import probe
 
 _LOG = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from acap_runtime.errors import InvalidRequest, NotFound, NotReady, shown
 from acap_runtime.imaging import conversion_for, image_of
 from acap_runtime.proto import PredictResponse
 from acap_runtime.tensors import Tensor, TensorReader, write_tensor
-from acap_runtime.worker.remote_model import Answer, Input
+from acap_runtime.worker.calls import Answer, Input
 
 _LOG = logging.getLogger(__name__)
 _NO_DEADLINE_S: Final = 365 * 24 * 3600.0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import prod
@@ -16,74 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from acap_runtime.backend import Conversion, TensorSpec
+from acap_runtime.backend import TensorSpec
 from acap_runtime.errors import AcapError, Busy, DeviceError
-from acap_runtime.sources import Source
+from acap_runtime.worker.calls import Admission, Answer, Input, Output
 from acap_runtime.worker.messages import Channel, pack_conversion, unpack_error, unpack_spec
 from acap_runtime.worker.segment import Segment, layout
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Converter:
-    """Where a worker finds the backend that converts images: the plugin's address, and larod's name of the chip."""
-
-    address: str
-    chip: str
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One input of a call: where its bytes are, what they are, and the image conversion they need, if any."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    source: Source
-    conversion: tuple[Converter, Conversion] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One output, copied out of shared memory."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a call gave, and the seconds that conversion and chip took."""
-
-    outputs: tuple[Output, ...]
-    conversion_s: float
-    run_s: float
-
-
-@dataclass(slots=True)
-class Admission:
-    """The calls that wait for one chip, or for a model that it loads, and how many may."""
-
-    limit: int
-    waiting: int = 0
-
-    def check(self) -> None:
-        """Raise `Busy` if no further call may wait."""
-        if self.waiting >= self.limit:
-            raise Busy(f"{self.limit} calls wait for the chip already (--queue); try again later")
-
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Wait within this context as one of them. Raises `Busy`."""
-        self.check()
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
 
 
 @dataclass(slots=True, eq=False)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,14 +12,13 @@ from typing import Final
 
 from acap_runtime.errors import AcapError, Busy, NotReady, Unavailable
 from acap_runtime.plugins import InstalledChip
-from acap_runtime.worker.messages import Channel, unpack_error
-from acap_runtime.worker.remote_model import Admission, RemoteModel
+from acap_runtime.worker.calls import Admission
+from acap_runtime.worker.messages import Channel
+from acap_runtime.worker.process import WorkerProcess
+from acap_runtime.worker.remote_model import RemoteModel
 
 _LOG = logging.getLogger(__name__)
-_STOP_TIME_S: Final = 3.0
-_START_TIME_S: Final = 60.0
 _LONGEST_DEATH_S: Final = 1.0
-_STDERR: Final = 2
 _GUILTY: Final = 2
 """Suspicion at which a model is not loaded again: it alone was loading when the worker died, or it was each time."""
 
@@ -82,29 +77,17 @@ class Worker:
         self._verbose = verbose
         self._models: list[RemoteModel] = []
         self._starting: list[RemoteModel] = []
-        self._process: asyncio.subprocess.Process | None = None
-        self._control: Channel | None = None
+        self._process: WorkerProcess | None = None
         self._refusal: AcapError | None = None
         self._settled = asyncio.Event()  # the process is up, or there is a refusal that says why not
-        self._kill_reason: str | None = None
         self.tasks: list[asyncio.Task[None]] = []
         """What watches over the process; they end by an error only, which is one of this program."""
         self._reloading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the process and wait until the chip is ready.
-
-        Raises `NotReady` or whatever else the backend's probe raises, `Unavailable` where the process dies of it.
-        """
-        await self._spawn()
-        self._log_start()
+        """Start the process and wait until the chip is ready. Raises as `WorkerProcess.start` does."""
+        await self._start_process()
         self.tasks = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
-
-    async def check(self) -> None:
-        """Start the process, hear whether the chip is ready, and end it. Raises as `start` does."""
-        await self._spawn()
-        self._drop_control()
-        await self._end_process()
 
     async def stop(self) -> None:
         """Unload the models and end the process: within 3 seconds, or, where it has to be killed, 6."""
@@ -117,10 +100,9 @@ class Worker:
         for model in self._models:
             model.detach(stops)
         self._models.clear()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        await self._end_process()
+        process, self._process = self._process, None
+        if process is not None:
+            await process.end()
 
     async def load(self, model: RemoteModel) -> None:
         """Load a model, and from then on again after every restart.
@@ -150,11 +132,11 @@ class Worker:
     async def _loaded(self, model: RemoteModel) -> bool:
         """Load a model once the process is up; False where the worker died meanwhile, but maybe not of this model."""
         await self._settled.wait()
-        if self._control is None:
+        if self._process is None or self._refusal is not None:
             raise self._refusal.again() if self._refusal else Unavailable(f"the worker of {self.chip} is down")
         started = time.monotonic()
         try:
-            await self._load(model, self._control)
+            await self._load(model, self._process.control)
         except WorkerDied:
             if model.suspicion < _GUILTY:
                 return False
@@ -178,7 +160,7 @@ class Worker:
             raise Busy(f"the worker of {self.chip} takes no more models for the moment") from None
         except OSError as error:
             ours.close()
-            self._drop_control()
+            self._settled.clear()  # it is dying; who watches over it will say when there is another
             raise WorkerDied(f"the worker of {self.chip} is down: {error}") from None
         finally:
             theirs.close()
@@ -192,95 +174,50 @@ class Worker:
             raise WorkerDied(reason) from None
         model.suspicion = 0
 
-    async def _spawn(self) -> None:
-        ours, theirs = Channel.pair()
-        ours.set_nonblocking()
-        self._kill_reason = None
-        try:
-            # -P: the folder that the server happens to run in is no place to import from.
-            self._process = process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "acap_runtime.worker", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=_STDERR,
-                start_new_session=True,
-            )
-        except OSError as error:
-            ours.close()
-            raise Unavailable(f"no process for {self.chip} can be started: {error}") from None
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        try:
-            ours.send({"address": self.chip.plugin.address, "name": self.chip.backend.name, "verbose": self._verbose})
-            async with asyncio.timeout(_START_TIME_S):
-                await _first_word(ours)
-        except BaseException as error:
-            ours.close()
-            await self._end_process()
-            if isinstance(error, TimeoutError):
-                raise NotReady(f"{self.chip} is not ready: its probe took more than {_START_TIME_S:g} s") from None
-            if isinstance(error, OSError):
-                end = _describe_end(process.returncode)
-                raise Unavailable(f"{self.chip} is not ready: its worker {end} during the probe") from None
-            if isinstance(error, AcapError):
-                raise type(error)(f"{self.chip} is not ready: {error}") from None
-            raise
-        self._control = ours
+    async def _start_process(self) -> WorkerProcess:
+        self._process = await WorkerProcess.start(self.chip, verbose=self._verbose)
+        _LOG.info("worker of %s started, process %d", self.chip, self._process.pid)
         self._refusal = None
         self._settled.set()
-
-    def _log_start(self) -> None:
-        assert self._process is not None  # noqa: S101 - called when it was started
-        _LOG.info("worker of %s started, process %d", self.chip, self._process.pid)
+        return self._process
 
     async def _keep_alive(self) -> None:
+        assert self._process is not None  # noqa: S101 - watched only when started
+        process = self._process
         deaths: deque[float] = deque()
         while True:
-            reason = await self._death()
-            _LOG.error("worker of %s %s; %d call(s) failed", self.chip, reason, self._lose_models(reason))
-            while self._control is None:
-                deaths.append(time.monotonic())
-                await self._wait_to_restart(deaths, reason)
-                try:
-                    await self._spawn()
-                except (AcapError, OSError) as error:
-                    reason = f"could not be started: {error}"
-                    _LOG.error("worker of %s %s", self.chip, reason)
-            self._log_start()
+            await process.wait()
+            self._process = None
+            self._settled.clear()
+            reason = process.described_end
+            _LOG.error("worker of %s %s; %d call(s) failed", self.chip, reason, self._lose_models(process))
+            process = await self._started_again(deaths, reason)
             for model in self._models:
                 model.error = None  # it is about to come back: calls may wait again
             if self._reloading is None or self._reloading.done():
                 self._reloading = asyncio.create_task(self._reload())
 
-    async def _death(self) -> str:
-        """Wait until the process ends, and say how."""
-        assert self._process is not None  # noqa: S101 - watched only when started
-        code = await self._process.wait()
-        self._drop_control()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # what a driver started and left behind
-        return self._kill_reason or _describe_end(code)
+    async def _started_again(self, deaths: deque[float], reason: str) -> WorkerProcess:
+        while True:
+            deaths.append(time.monotonic())
+            await self._wait_to_restart(deaths, reason)
+            try:
+                return await self._start_process()
+            except (AcapError, OSError) as error:
+                reason = f"could not be started: {error}"
+                _LOG.error("worker of %s %s", self.chip, reason)
 
-    def _drop_control(self) -> None:
-        self._settled.clear()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-
-    def _lose_models(self, reason: str) -> int:
+    def _lose_models(self, process: WorkerProcess) -> int:
         """Tell the models that the process is gone, and which of them it may have died of."""
         everyone = (*self._models, *self._starting)
         loading = [model for model in everyone if model.loading]
         alone = len(loading) == 1 and all(model.running_since is None for model in everyone)
-        # No driver kills with SIGKILL, but somebody who runs short of memory does, perhaps because of the model.
-        killed = self._process is not None and self._process.returncode == -signal.SIGKILL
-        if self._kill_reason is None:
+        if process.kill_reason is None:
             for model in loading:
-                model.suspicion += _GUILTY if alone and not killed else 1
-        return sum(model.detach(WorkerDied(f"the worker of {self.chip} {reason}")) for model in everyone)
+                # No driver kills with SIGKILL, but who runs short of memory does, perhaps because of the model.
+                model.suspicion += _GUILTY if alone and not process.killed_from_outside else 1
+        error = WorkerDied(f"the worker of {self.chip} {process.described_end}")
+        return sum(model.detach(error) for model in everyone)
 
     async def _wait_to_restart(self, deaths: deque[float], reason: str) -> None:
         while deaths[-1] - deaths[0] > self._restarts.window_s:
@@ -339,56 +276,10 @@ class Worker:
                     self._kill(f"was killed: it closed the channel of model {model.name} and did not end")
 
     def _kill(self, reason: str) -> None:
-        if self._process is None or self._process.returncode is not None:
-            return
-        self._kill_reason = self._kill_reason or reason
-        for model in (*self._models, *self._starting):
-            model.hold()
-        # With it what its driver may have started.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    async def _end_process(self) -> None:
-        """Wait for the process, whose control channel is closed, and help it end."""
-        process = self._process
-        if process is None:
-            return
-        for warning in ("does not end by itself and is killed", "was killed and does not end: its driver keeps it"):
-            try:
-                async with asyncio.timeout(_STOP_TIME_S):
-                    await process.wait()
-            except TimeoutError:
-                _LOG.warning("worker of %s %s", self.chip, warning)
-                self._kill("was killed: it did not end")
-            else:
-                return
-
-
-async def _first_word(control: Channel) -> None:
-    """Wait for the worker's verdict on its chip. Raises what it says, `ConnectionError` where it dies before."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(control.fileno(), readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(control.fileno())
-    received = control.receive()
-    if received is None:
-        raise ConnectionError("the worker closed its channel")
-    if "error" in received[0]:
-        raise unpack_error(received[0]["error"])
-
-
-def _describe_end(code: int | None) -> str:
-    if code is None:
-        return "does not end"
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
+        if self._process is not None:
+            for model in (*self._models, *self._starting):
+                model.hold()
+            self._process.kill(reason)
 
 
 async def probe(chips: Sequence[InstalledChip], timeout_s: float) -> list[AcapError | None]:
@@ -397,7 +288,8 @@ async def probe(chips: Sequence[InstalledChip], timeout_s: float) -> list[AcapEr
     async def probe_one(chip: InstalledChip) -> AcapError | None:
         try:
             async with asyncio.timeout(timeout_s):
-                await Worker(chip).check()
+                process = await WorkerProcess.start(chip)
+            await process.end()
         except AcapError as error:
             return error
         except TimeoutError:

@@ -1,0 +1,135 @@
+"""A worker's process: its start, up to the chip's own word that it is ready, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from typing import Final
+
+from acap_runtime.errors import AcapError, NotReady, Unavailable
+from acap_runtime.plugins import InstalledChip
+from acap_runtime.worker.messages import Channel, unpack_error
+
+_LOG = logging.getLogger(__name__)
+_START_TIME_S: Final = 60.0
+_STOP_TIME_S: Final = 3.0
+_STDERR: Final = 2
+
+
+class WorkerProcess:
+    """A process whose chip is ready. `kill_reason` is set once this side has killed it."""
+
+    def __init__(self, chip: InstalledChip, process: asyncio.subprocess.Process, control: Channel) -> None:
+        self.control = control
+        self.pid = process.pid
+        self.kill_reason: str | None = None
+        self._chip = chip
+        self._process = process
+
+    @classmethod
+    async def start(cls, chip: InstalledChip, *, verbose: bool = False) -> WorkerProcess:
+        """Start a process for a chip and wait until the chip is ready.
+
+        Raises `NotReady` or whatever else the backend's probe raises, `Unavailable` where the process cannot be
+        started or dies of the probe.
+        """
+        ours, theirs = Channel.pair()
+        ours.set_nonblocking()
+        try:
+            # -P: the folder that the server happens to run in is no place to import from.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "acap_runtime.worker", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=_STDERR,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"no process for {chip} can be started: {error}") from None
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        started = cls(chip, process, ours)
+        try:
+            ours.send({"address": chip.plugin.address, "name": chip.backend.name, "verbose": verbose})
+            async with asyncio.timeout(_START_TIME_S):
+                await _first_word(ours)
+        except BaseException as error:
+            await started.end()
+            if isinstance(error, TimeoutError):
+                raise NotReady(f"{chip} is not ready: its probe took more than {_START_TIME_S:g} s") from None
+            if isinstance(error, OSError):
+                raise Unavailable(f"{chip} is not ready: its worker {started.described_end} during the probe") from None
+            if isinstance(error, AcapError):
+                raise type(error)(f"{chip} is not ready: {error}") from None
+            raise
+        return started
+
+    @property
+    def killed_from_outside(self) -> bool:
+        return self.kill_reason is None and self._process.returncode == -signal.SIGKILL
+
+    @property
+    def described_end(self) -> str:
+        """How it ended, as the rest of a sentence about it."""
+        code = self._process.returncode
+        if self.kill_reason is not None or code is None:
+            return self.kill_reason or "does not end"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+
+    async def wait(self) -> None:
+        """Wait until it ends, and end what its driver may have left behind."""
+        await self._process.wait()
+        self.control.close()
+        self._kill_group()
+
+    def kill(self, reason: str) -> None:
+        """End it at once, and what its driver may have started."""
+        if self._process.returncode is None:
+            self.kill_reason = self.kill_reason or reason
+            self._kill_group()
+
+    async def end(self) -> None:
+        """Close the control channel, at which it ends by itself or is helped: within 3 seconds, or 6."""
+        self.control.close()
+        for warning in ("does not end by itself and is killed", "was killed and does not end: its driver keeps it"):
+            try:
+                async with asyncio.timeout(_STOP_TIME_S):
+                    await self._process.wait()
+            except TimeoutError:
+                _LOG.warning("worker of %s %s", self._chip, warning)
+                self.kill("was killed: it did not end")
+            else:
+                return
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+async def _first_word(control: Channel) -> None:
+    """Wait for the worker's verdict on its chip. Raises what it says, `ConnectionError` where it dies before."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(control.fileno(), readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(control.fileno())
+    received = control.receive()
+    if received is None:
+        raise ConnectionError("the worker closed its channel")
+    if "error" in received[0]:
+        raise unpack_error(received[0]["error"])
