@@ -26,7 +26,7 @@ COMMAND = Path(sys.executable).with_name("acapruntime")
 @pytest.fixture(scope="session")
 def models() -> Path:
     """Real models, which the project does not contain."""
-    folder = Path(os.environ.get("ACAP_TEST_MODELS", ROOT.parent / "shared" / "models"))
+    folder = Path(os.environ.get("ACAP_TEST_MODELS", ROOT.parent / "shared" / "models")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no folder {folder} of test models (ACAP_TEST_MODELS)")
     return folder
