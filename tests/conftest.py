@@ -230,3 +230,15 @@ def assert_tests_pass() -> Callable[..., None]:
         assert " passed" in done.stdout
 
     return run
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Writes a model file of the debug chip, a line for each knob."""
+
+    def write_file(name: str, *knobs: str) -> str:
+        path = tmp_path / f"{name}.toml"
+        path.write_text("\n".join(knobs))
+        return str(path)
+
+    return write_file

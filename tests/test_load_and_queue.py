@@ -58,18 +58,6 @@ def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
     return partial(start_server, "--block", "libyuv")
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    """Writes a model file of the debug chip."""
-
-    def write_file(name: str, *knobs: str) -> str:
-        path = tmp_path / f"{name}.toml"
-        path.write_text("\n".join(knobs))
-        return str(path)
-
-    return write_file
-
-
 @pytest.fixture(scope="module")
 def server(start_shared_server: Callable[..., Any]) -> Any:
     return start_shared_server("-j", "1", "-v")

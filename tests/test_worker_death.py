@@ -30,18 +30,6 @@ def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
     return partial(start_server, "--block", "libyuv")
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    """Writes a model file of the debug chip; runs that start with 255 are the ones that misbehave."""
-
-    def write_file(name: str, *knobs: str) -> str:
-        path = tmp_path / f"{name}.toml"
-        path.write_text("\n".join(knobs))
-        return str(path)
-
-    return write_file
-
-
 def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
     """The status of a call that has to fail."""
     with pytest.raises(grpc.RpcError) as raised:

@@ -18,9 +18,8 @@ _AS_THE_FRONT = """
 import asyncio, json, sys
 from importlib.metadata import entry_points
 
-import pluggy
-import acap_runtime
-from acap_runtime import hookspecs
+from acap_runtime.hookspecs import PROJECT
+from acap_runtime.plugins import load_backends
 
 
 def libraries():
@@ -29,12 +28,8 @@ def libraries():
 
 
 modules_before, libraries_before = set(sys.modules), libraries()
-manager = pluggy.PluginManager(hookspecs.PROJECT)
-manager.add_hookspecs(hookspecs)
-for entry_point in entry_points(group=hookspecs.PROJECT):
-    if entry_point.module.partition(".")[0] == sys.argv[1]:
-        manager.register(entry_point.load())
-backends = [backend for found in manager.hook.acap_runtime_backends() for backend in found]
+points = [point for point in entry_points(group=PROJECT) if point.module.partition(".")[0] == sys.argv[1]]
+backends = [backend for point in points for backend in load_backends(point.value)]
 json.dump(
     {
         "backends": [backend.name for backend in backends],
