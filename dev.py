@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Two commands for a machine that has Python 3.11 and git: see it work, and run every check.
 
-    python3 dev.py demo             start the runtime, have it read handwritten digits, stop it
+    python3 dev.py demo             start the runtime, have it read handwritten digits from pictures and video, stop it
     python3 dev.py test [ARG ...]   lint, types and all tests, as CI runs them; ARGs go to pytest and leave out the rest
 
 Both set up what they need: a virtual environment in .venv, packages from pip, and libyuv from apt where this is
@@ -33,6 +33,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="start the runtime, have it read handwritten digits, stop it")
     demo.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    sheet_help = "where the frames of the video that it read go, as one PNG [%(default)s]"
+    demo.add_argument("--sheet", type=Path, default=Path("digits.png"), metavar="PATH", help=sheet_help)
     commands.add_parser("test", help="lint, types and all tests; further arguments go to pytest")
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command != "test":
@@ -40,7 +42,8 @@ def main() -> int:
     try:
         set_up(arguments.command)
         if arguments.command == "demo":
-            return run(PYTHON, ROOT / "examples" / "digits" / "demo.py", *(["--json"] if arguments.json else []))
+            options = ["--sheet", arguments.sheet.absolute(), *(["--json"] if arguments.json else [])]
+            return run(PYTHON, ROOT / "examples" / "digits" / "demo.py", *options)
         return test(rest)
     except SetUpError as error:
         return complain(str(error))

@@ -30,14 +30,14 @@ def lines(results: Results) -> Iterator[str]:
         cells = [["contestant", "median s", "each"]]
         for contestant, times in results.first_answers_s.items():
             cells.append([contestant, f"{median(times):.2f}", " ".join(f"{each:.2f}" for each in times)])
-        yield from _aligned(cells)
+        yield from aligned(cells)
         yield from (_verdict(target) for target in targets if target.workload == FIRST_ANSWER)
 
 
 def _table(results: Results, rows: Sequence[Row]) -> list[str]:
     others = [name for name in (IN_PROCESS, BARE) if any(row.contestant == name for row in rows)]
     headings = ["contestant", "clients", "p50 ms", "p99 ms", "requests/s", *(f"of {name}" for name in others)]
-    return _aligned(
+    return aligned(
         [[*headings, "server CPU ms", "client CPU ms"], *(_cells(row, results, others) for row in rows)],
     )
 
@@ -53,7 +53,7 @@ def _cells(row: Row, results: Results, others: Sequence[str]) -> list[str]:
     ]
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """The first column to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table]

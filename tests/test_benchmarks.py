@@ -76,3 +76,24 @@ def test_a_name_that_means_nothing_is_refused(run, tmp_path: Path) -> None:
     assert outcome.returncode == 1
     assert "echo-2KB" in outcome.stderr
     assert "echo-1KB" in outcome.stderr
+
+
+def test_the_benchmark_of_video_reports_rates_and_costs(tmp_path: Path, models: Path) -> None:
+    report = tmp_path / "out.json"
+    quick = ["--seconds", "0.2", "--rounds", "1", "--models", models, "--json", report]
+    command = [sys.executable, BENCHMARK.with_name("streams.py"), *quick]
+    outcome = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    measured = json.loads(report.read_text())
+    assert list(measured["predictions"]) == ["in-process", "ours, 1 client", "ours, 2 clients", "ours, 4 clients"]
+    assert all(sample["per_s"] > 0 for (sample,) in measured["predictions"].values())
+    assert [each["size"] for each in measured["fetching"]] == ["224x224", "1920x1080"]
+    assert all(each["call_ms"] > 0 for each in measured["fetching"])
+    assert "target " in outcome.stdout
+
+
+def test_video_is_not_measured_without_its_model(tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARK.with_name("streams.py"), "--models", tmp_path]
+    outcome = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert outcome.returncode == 1
+    assert "mobilenet_v2" in outcome.stderr

@@ -331,6 +331,8 @@ class TestPlugins:
             "distribution": "acap-runtime-debug",
             "version": version("acap-runtime-debug"),
             "chips": ["chip 1 (debug-device)"],
+            "cameras": ["test-pattern", "pictures"],
+            "parameters": ["debug"],
             "problem": None,
         }
         assert rows["libyuv"]["chips"] == ["chip 11 (cpu-proc)"]
@@ -338,8 +340,10 @@ class TestPlugins:
     def test_the_table_for_people_says_it_too(self) -> None:
         done = run("plugins")
         assert done.returncode == 0
-        assert done.stdout.splitlines()[0].split() == ["NAME", "DISTRIBUTION", "VERSION", "CHIPS", "PROBLEM"]
-        assert re.search(r"^debug +acap-runtime-debug +\S+ +chip 1 \(debug-device\) +-$", done.stdout, re.MULTILINE)
+        headings = ["NAME", "DISTRIBUTION", "VERSION", "CHIPS", "CAMERAS", "PARAMETERS", "PROBLEM"]
+        assert done.stdout.splitlines()[0].split() == headings
+        debug = r"^debug +acap-runtime-debug +\S+ +chip 1 \(debug-device\) +test-pattern, pictures +debug +-$"
+        assert re.search(debug, done.stdout, re.MULTILINE)
 
     @pytest.mark.parametrize("word", ["debug", "acap-runtime-debug"])
     def test_one_is_left_out_by_its_name_or_its_distributions(self, tmp_path: Path, word: str) -> None:

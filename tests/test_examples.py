@@ -72,9 +72,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return chain, key
 
 
-def _printed(outcome: subprocess.CompletedProcess[str]) -> list[list[str]]:
+def _lines(outcome: subprocess.CompletedProcess[str]) -> list[str]:
     assert outcome.returncode == 0, outcome.stderr
-    return [line.split(maxsplit=2) for line in outcome.stdout.splitlines()]
+    return outcome.stdout.splitlines()
+
+
+def _printed(outcome: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    return [line.split(maxsplit=2) for line in _lines(outcome)]
 
 
 @pytest.mark.parametrize("picture", ["7-a", "0-b"])
@@ -184,3 +188,71 @@ def test_without_a_server_the_clients_wait_for_the_time_given(run: Run, tmp_path
     outcome = run("digits", PICTURES / "7-a.png", "--address", f"unix://{tmp_path}/none.sock", "--timeout", 1)
     assert outcome.returncode == 1
     assert outcome.stderr.startswith(f"nothing answers at unix://{tmp_path}/none.sock without TLS")
+
+
+@pytest.fixture
+def example(stubs: SimpleNamespace) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs one of the Python examples; only one that has stubs of its own is told where they are."""
+
+    def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        own = {"PYTHONPATH": str(stubs.path)} if name == "grab_frames" else {}
+        return _runner([sys.executable, EXAMPLES / "python" / f"{name}.py"], own)(*arguments)
+
+    return run
+
+
+def test_frames_are_grabbed_with_nothing_of_ours(example: Run, start_server) -> None:
+    server = start_server("--camera", "test-pattern")
+    lines = [line.split() for line in _lines(example("grab_frames", server.address))]
+    assert len(lines) == 10
+    assert {tuple(line[1:4]) for line in lines} == {("yuv", "75264", "bytes")}
+    times = [int(line[4]) for line in lines]
+    assert 0.8 < (times[-1] - times[0]) / 900_000 < 2
+    server.wait_for_log("was deleted")
+
+
+def test_a_stream_is_watched_and_its_frames_kept(example: Run, start_server, tmp_path: Path) -> None:
+    from PIL import Image
+
+    server = start_server("-j", "2", "-m", f"digits={DIGITS}", "--camera", f"pictures:{PICTURES},seconds=0.4")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("nought\none\n")
+    options = ["--size", "160x120", "--frames", "6", "--labels", labels, "--save", tmp_path / "frames"]
+    outcome = example("watch_stream", "digits", "--address", server.address, *options)
+    lines = [line.split() for line in _lines(outcome)]
+    assert len(lines) == 6
+    assert {(line[1], line[3]) for line in lines} <= {("0", "nought"), ("1", "one")}
+    names = {f"{int(reference):06}-{number}.png" for reference, number, *_ in lines}
+    assert {path.name for path in (tmp_path / "frames").iterdir()} == names
+    with Image.open(tmp_path / "frames" / min(names)) as picture:
+        assert picture.size == (160, 120)
+
+
+def test_parameters_are_printed(example: Run, start_server) -> None:
+    server = start_server("--parameters", "debug")
+    keys = ("root.Brand.Brand", "root.Nothing")
+    assert _lines(example("parameters", *keys, "--address", server.address)) == [
+        "root.Brand.Brand=debug",
+        "root.Nothing=",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        (["grab_frames"], "FAILED_PRECONDITION: this server has no camera"),
+        (["watch_stream", "digits", "--address"], "NewStream, FAILED_PRECONDITION: this server has no camera"),
+        (
+            ["parameters", "root.Brand.Brand", "--address"],
+            "GetValues, FAILED_PRECONDITION: this server has no parameter",
+        ),
+    ],
+)
+def test_an_example_says_in_a_line_what_is_missing(
+    example: Run, start_server, command: list[str], complaint: str
+) -> None:
+    outcome = example(*command, start_server().address)
+    assert outcome.returncode == 1
+    assert outcome.stdout == ""
+    assert outcome.stderr.startswith(complaint)
+    assert len(outcome.stderr.splitlines()) == 1

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from acap_runtime import InferenceBackend, InvalidRequest, NotReady
+from acap_runtime import InferenceBackend, InvalidRequest, NotReady, StreamSettings
 from acap_runtime import backend as contract
+from acap_runtime import camera as camera_contract
 from acap_runtime.chips import CHIPS
-from acap_runtime.plugins import Plugin, Plugins, chosen_chips, discover, load_backends
+from acap_runtime.plugins import Plugin, Plugins, chosen_chips, discover, load_plugin
 
 InstallPlugin = Callable[..., None]
 
@@ -84,7 +85,7 @@ def test_a_plugin_is_found_with_its_distribution_version_address_and_chips(insta
     install("good", chip(77, "test-chip", "TEST_CHIP"))
     plugin = row("good", discover())
     assert (plugin.distribution, plugin.version, plugin.address) == ("acap-test-good", "1.5", "acap_test_good")
-    assert [(backend.chip_id, backend.name) for backend in plugin.backends] == [(77, "test-chip")]
+    assert [(backend.chip_id, backend.name) for backend in plugin.brings.backends] == [(77, "test-chip")]
     assert plugin.problem is None
 
 
@@ -135,7 +136,7 @@ def test_a_broken_plugin_is_set_aside_with_the_reason_and_others_are_used(instal
     install("good", chip(77, "test-chip"))
     plugins = discover()
     broken = row("aaa", plugins)
-    assert broken.backends == ()
+    assert broken.brings.backends == ()
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(broken.problem)
     assert [each.backend.name for each in plugins.chips] == ["test-chip"]
@@ -279,13 +280,13 @@ def test_libyuv_is_the_first_choice_for_conversions_and_disputed_chips_are_none(
 def test_a_hook_is_called_once_per_load_and_its_result_may_be_any_iterable(install: InstallPlugin) -> None:
     code = chip(77, "x").replace("return [Inference()]", "yield Inference()")
     install("lazy", code)
-    assert [backend.name for backend in load_backends("acap_test_lazy")] == ["x"]
+    assert [backend.name for backend in load_plugin("acap_test_lazy").backends] == ["x"]
 
 
 def test_the_contracts_own_example_is_a_plugin_as_it_stands(install: InstallPlugin) -> None:
     lines = (contract.__doc__ or "").splitlines()
     install("example", textwrap.dedent("\n".join(line for line in lines if line.startswith("    ") or not line)))
-    (doubler,) = load_backends("acap_test_example")
+    (doubler,) = load_plugin("acap_test_example").backends
     assert isinstance(doubler, InferenceBackend)
     with pytest.raises(NotReady, match="/dev/doubler does not exist"):
         doubler.probe()
@@ -294,3 +295,61 @@ def test_the_contracts_own_example_is_a_plugin_as_it_stands(install: InstallPlug
     (spec,) = model.outputs
     assert (doubled.tolist(), doubled.dtype, spec.accepts(doubled.shape)) == ([[2, 400]], spec.dtype, True)
     model.close()
+
+
+def test_the_example_of_the_contract_for_cameras_is_a_plugin_as_it_stands(install: InstallPlugin) -> None:
+    lines = (camera_contract.__doc__ or "").splitlines()
+    install("grey", textwrap.dedent("\n".join(line for line in lines if line.startswith("    ") or not line)))
+    (camera,) = load_plugin("acap_test_grey").cameras
+    assert camera.claims("grey")
+    assert not camera.claims("gray")
+    stream = camera.open("grey", StreamSettings("nv12", 4, 4, 100))
+    picture = np.zeros((6, 4), np.uint8)
+    first, second = (stream.read(picture) for _ in range(2))
+    assert (picture == 128).all()
+    assert second.captured_ns - first.captured_ns == 10_000_000
+    with pytest.raises(InvalidRequest, match="expected a raw format"):
+        camera.open("grey", StreamSettings("jpeg", 4, 4, 100))
+    stream.close()
+
+
+CAMERA = """
+import acap_runtime as acap
+
+class Nameless(acap.Camera):
+    sources = "grey"
+    def probe(self, source): pass
+    def open(self, source, settings): raise acap.NotReady("closed")
+
+class Grey(Nameless):
+    name = "grey"
+
+@acap.hookimpl
+def acap_runtime_cameras():
+    return [Grey()]
+"""
+
+
+def test_a_camera_is_found_by_its_source_and_refused_if_two_claim_it(install: InstallPlugin) -> None:
+    install("one", CAMERA)
+    assert discover().camera("door", "grey:1").camera.name == "grey"
+    with pytest.raises(NotReady, match=r"camera door: no plugin here opens 'rtsp://\*\*\*@host/'; it has: grey"):
+        discover().camera("door", "rtsp://user:secret@host/")
+    install("two", CAMERA)
+    with pytest.raises(NotReady, match=r"claimed more than once: by acap-test-one .* and acap-test-two .*--block"):
+        discover().camera("door", "grey")
+    assert discover(["two"]).camera("door", "grey").plugin.name == "one"
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("return [1]", "hook acap_runtime_cameras: expected Camera objects, got 1"),
+        ("return [Nameless()]", "Nameless.name: expected a name, got None"),
+    ],
+)
+def test_what_is_no_camera_sets_its_plugin_aside(install: InstallPlugin, code: str, problem: str) -> None:
+    install("wrong", CAMERA.replace("return [Grey()]", code))
+    (plugin,) = discover().rows
+    assert plugin.problem == f"TypeError: {problem}"
+    assert plugin.brings.cameras == ()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.settings import Settings, add_arguments, parse_model, read_settings
+from acap_runtime.settings import Settings, add_arguments, parse_model, parse_parameters, read_settings, traced_settings
 
 
 def _settings(*words: str, **environment: str) -> Settings:
@@ -63,6 +63,10 @@ VARIABLES = [
     ("ON_DEMAND_MODELS", "0", "on_demand_models", 0),
     ("MAX_MESSAGE_SIZE", "2046", "max_message_size", 2046),
     ("GRACE", "0", "grace_s", 0.0),
+    ("PARAMETERS", "https://camera:8443", "parameters", "https://camera:8443"),
+    ("PARAMETERS", "axparameter", "parameters", "axparameter"),
+    ("PARAMETERS_CREDENTIALS", "secret", "parameters_credentials", Path("secret")),
+    ("PARAMETERS_CA", "ca.pem", "parameters_ca", Path("ca.pem")),
     ("BLOCK", "debug 'two words'", "blocked", ("debug", "two words")),
 ]
 
@@ -152,3 +156,49 @@ def test_a_model_is_a_path_perhaps_with_a_name_and_options(
 def test_a_relative_model_starts_in_the_folder_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert parse_model("a=models/a.tflite").path == tmp_path / "models" / "a.tflite"
+
+
+@pytest.mark.parametrize(
+    "text", ["device.txt", "./a b", "axparameter", "http://127.0.0.1", "https://[::1]:8443/", "HTTPS://camera/base"]
+)
+def test_parameters_come_from_a_file_a_store_or_a_camera(text: str) -> None:
+    assert parse_parameters(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://camera",
+        "https://",
+        "https://camera:port",
+        "https://camera:0",
+        "http://camera/?a=b",
+        "http://[::1",
+        "x://y",
+    ],
+)
+def test_another_url_is_refused(text: str) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"--parameters: expected https://HOST\[:PORT\] or http://HOST\[:PORT\], got"
+    ):
+        _settings("--parameters", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://root:secret@camera", "http://secret@camera", "https://root:se/secret@camera", "ftp://root:secret@x"],
+)
+def test_a_password_in_a_url_is_refused_with_what_to_do_and_never_shown(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"--parameters-credentials.*ACAPRUNTIME_PARAMETERS_PASSWORD") as caught:
+        _settings("--parameters", text)
+    assert "secret" not in str(caught.value)
+
+
+def test_each_setting_knows_where_it_came_from() -> None:
+    settings, origins = traced_settings(
+        {"port": "1", "chips": [""]}, {"ACAPRUNTIME_PORT": "2", "ACAPRUNTIME_CHIP": "12"}
+    )
+    assert (settings.port, settings.chips) == (1, ("12",))
+    assert origins.keys() == vars(settings).keys()
+    assert (origins["port"], origins["chips"]) == ("command line", "environment ACAPRUNTIME_CHIP")
+    assert {each for name, each in origins.items() if name not in {"port", "chips"}} == {"default"}

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from acap_runtime import AcapError, DeviceError, InvalidRequest, NotReady, Unavailable
 from acap_runtime.catalogue import Catalogue
-from acap_runtime.plugins import InstalledChip, Plugin, load_backends
+from acap_runtime.plugins import InstalledChip, Plugin, load_plugin
 from acap_runtime.sources import InlineBytes
 from acap_runtime.worker.calls import Admission, Answer, Input
 from acap_runtime.worker.remote_model import RemoteModel
-from acap_runtime.worker.supervisor import RestartPolicy, Worker, WorkerLimits, probe
+from acap_runtime.worker.restarts import RestartPolicy
+from acap_runtime.worker.supervisor import Worker, WorkerLimits, probe
 
 CHIP = '''
 """A chip whose model files are Python: run at load, and may define run(), which may give the output, and close()."""
@@ -73,8 +74,9 @@ def chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstalledChip:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delitem(sys.modules, "acap_test_scripted", raising=False)
-    (backend,) = load_backends("acap_test_scripted")
-    return InstalledChip(backend, Plugin("scripted", "acap-test", "1", "acap_test_scripted", (backend,)))
+    brings = load_plugin("acap_test_scripted")
+    (backend,) = brings.backends
+    return InstalledChip(backend, Plugin("scripted", "acap-test", "1", "acap_test_scripted", brings))
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""The main job, from start to stop: the runtime reads handwritten digits from pictures.
+"""The main job, from start to stop: the runtime reads handwritten digits, from pictures and from video.
 
-Starts ``acapruntime`` with the CPU chip and the digits model, sends each picture in ``pictures`` through TensorFlow
-Serving's Predict as a client does, prints what was recognised and how long each call took, and stops the runtime.
-The exit code is 1 if a picture was misread.
+Starts ``acapruntime`` with the CPU chip, the digits model and a camera that shows the pictures in ``pictures`` one
+after the other. Each is read twice: sent as a tensor, and in the camera's NV12 stream, from which the very frame that
+the model read is fetched to see which picture it shows. Then the runtime is stopped. What was recognised, and how long
+each call took, is printed; the frames go to a contact sheet. The exit code is 1 if a picture was misread, or if the
+runtime did not stop as it should.
 """
 
 from __future__ import annotations
@@ -14,102 +16,167 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
-import grpc
 import numpy as np
-from acap_runtime.proto import PredictRequest, PredictResponse
+from acap_runtime.client import CallFailed, Client, connect
+from frames import decode, nearest, write_sheet
 from PIL import Image
 
 HERE = Path(__file__).parent
-DT_UINT8 = 4
+WIDTH, HEIGHT = 224, 224
+FRAMERATE = 10
+SHOWN_S = 0.4
+MOST_TURNS = 3  # of all pictures, until each must have been seen
 START_TIME_S = 60.0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What came back for one picture."""
+    """What the model read in a picture."""
 
-    picture: str
-    size: str
     recognised: int
     confidence: float
     latency_ms: float
     right: bool
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A frame of the stream, and what the model read in it."""
+
+    reference: int
+    picture: Image.Image
+    reading: Reading
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    as_json = parser.parse_args().json
+    parser.add_argument(
+        "--sheet", type=Path, default=Path("digits.png"), metavar="PATH", help="the contact sheet, a PNG [%(default)s]"
+    )
+    arguments = parser.parse_args()
+    pictures = {path.name: load(path) for path in sorted((HERE / "pictures").glob("*.png"))}
     with tempfile.TemporaryDirectory() as folder:
-        address = f"unix://{folder}/demo.sock"
         options = ["--socket", f"{folder}/demo.sock", "--chip", "2", "--model", f"digits={HERE / 'digits.tflite'}"]
+        options += ["--camera", f"pictures:{HERE / 'pictures'},seconds={SHOWN_S}"]
         print("$ acapruntime serve", *options, file=sys.stderr, flush=True)
         started = time.monotonic()
         server = subprocess.Popen([Path(sys.executable).with_name("acapruntime"), "serve", *options])
         try:
-            readings = read_pictures(address)
-            took = time.monotonic() - started
+            with connect(f"unix://{folder}/demo.sock", timeout_s=START_TIME_S, wait_s=START_TIME_S) as client:
+                sent = send(client, pictures)
+                seen = watch(client, pictures)
+        except CallFailed as error:
+            print(error, file=sys.stderr)
+            return 1
         finally:
             server.terminate()
             exit_code = server.wait()
-    show(readings, took, as_json=as_json)
+        took_s = time.monotonic() - started
+    labels = ((each.picture, label(name, each.reading), each.reading.right) for name, each in sorted(seen.items()))
+    write_sheet(arguments.sheet, list(labels))
+    if arguments.json:
+        print(json.dumps({"readings": rows(pictures, sent, seen), "seconds": took_s, "sheet": str(arguments.sheet)}))
+    else:
+        show(pictures, sent, seen)
+        print(f"{took_s:.1f} s from start to stop; the frames that the model read are on {arguments.sheet}")
     if exit_code:
         print(f"the runtime ended with exit code {exit_code}", file=sys.stderr)
-    return int(bool(exit_code) or not all(reading.right for reading in readings))
+    if missing := sorted(pictures.keys() - seen.keys()):
+        print(f"not seen in the stream: {', '.join(missing)}", file=sys.stderr)
+    readings = [*sent.values(), *(each.reading for each in seen.values())]
+    return int(bool(exit_code or missing) or not all(reading.right for reading in readings))
 
 
-def read_pictures(address: str) -> list[Reading]:
-    with grpc.insecure_channel(address) as channel:
-        predict = channel.unary_unary(
-            "/tensorflow.serving.PredictionService/Predict",
-            request_serializer=PredictRequest.SerializeToString,
-            response_deserializer=PredictResponse.FromString,
-        )
-        pictures = sorted((HERE / "pictures").glob("*.png"))
-        # The first call waits until the server is up and the model is loaded; it is not measured.
-        predict(request_for(pictures[0]), timeout=START_TIME_S, wait_for_ready=True)
-        return [read_picture(predict, picture) for picture in pictures]
+def load(path: Path) -> Image.Image:
+    with Image.open(path) as file:
+        return file.convert("RGB")
 
 
-def request_for(picture: Path) -> PredictRequest:
-    with Image.open(picture) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    request = PredictRequest()
-    request.model_spec.name = "digits"
-    tensor = request.inputs["data"]
-    tensor.dtype = DT_UINT8
-    for size in (1, *pixels.shape):
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = pixels.tobytes()
-    return request
+def send(client: Client, pictures: Mapping[str, Image.Image]) -> dict[str, Reading]:
+    """Have each picture read as a tensor of its own size."""
+    # The first call waits until the model and the converter are there; it is not measured.
+    client.predict("digits", np.asarray(next(iter(pictures.values()))))
+    readings = {}
+    for name, picture in pictures.items():
+        pixels = np.asarray(picture)
+        started = time.perf_counter()
+        outputs = client.predict("digits", pixels)
+        readings[name] = read(name, outputs, time.perf_counter() - started)
+    return readings
 
 
-def read_picture(predict: grpc.UnaryUnaryMultiCallable[PredictRequest, PredictResponse], picture: Path) -> Reading:
-    request = request_for(picture)
-    started = time.perf_counter()
-    response = predict(request, timeout=START_TIME_S)
-    latency_ms = (time.perf_counter() - started) * 1000
-    scores = np.frombuffer(response.outputs["digit"].tensor_content, np.uint8)
-    _, height, width, _ = (dim.size for dim in request.inputs["data"].tensor_shape.dim)
+def watch(client: Client, pictures: Mapping[str, Image.Image]) -> dict[str, Seen]:
+    """Read the stream's newest frame, again and again, until every picture was there."""
+    seen: dict[str, Seen] = {}
+    most_frames = round(MOST_TURNS * len(pictures) * SHOWN_S * FRAMERATE)
+    with client.stream("nv12", WIDTH, HEIGHT, FRAMERATE) as stream:
+        for _ in islice(stream, most_frames):
+            started = time.perf_counter()
+            prediction = client.predict_stream("digits", stream)
+            took_s = time.perf_counter() - started
+            picture = decode(stream.frame(prediction.reference))
+            name = nearest(picture, pictures)
+            reading = read(name, prediction.outputs, took_s)
+            # Of a picture's frames the first stands for all, unless one of them is misread.
+            if name not in seen or not reading.right:
+                seen[name] = Seen(prediction.reference, picture, reading)
+            if len(seen) == len(pictures):
+                break
+    return seen
+
+
+def read(name: str, outputs: Mapping[str, np.ndarray], took_s: float) -> Reading:
+    scores = outputs["digit"]
     recognised = int(scores.argmax())
-    right = picture.name.startswith(f"{recognised}-")
-    return Reading(picture.name, f"{width}x{height}", recognised, scores.max() / 255, round(latency_ms, 2), right)
+    confidence = float(scores.max()) / 256
+    return Reading(recognised, confidence, round(took_s * 1000, 2), name.startswith(f"{recognised}-"))
 
 
-def show(readings: list[Reading], took_s: float, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([asdict(reading) for reading in readings], indent=2))
-        return
-    print(f"\n{'PICTURE':9} {'SIZE':8} RECOGNISED  CONFIDENCE  LATENCY")
-    for each in readings:
-        verdict = str(each.recognised) if each.right else f"{each.recognised}  WRONG"
-        print(f"{each.picture:9} {each.size:8} {verdict:11} {each.confidence:10.0%}  {each.latency_ms:4.1f} ms")
-    right = sum(reading.right for reading in readings)
-    latency = statistics.median(reading.latency_ms for reading in readings)
-    print(f"\n{right} of {len(readings)} right; median latency {latency:.1f} ms; {took_s:.1f} s from start to stop")
+def rows(
+    pictures: Mapping[str, Image.Image], sent: Mapping[str, Reading], seen: Mapping[str, Seen]
+) -> list[dict[str, object]]:
+    return [
+        {
+            "picture": name,
+            "size": f"{picture.width}x{picture.height}",
+            "sent": asdict(sent[name]),
+            "seen": {"reference": seen[name].reference, **asdict(seen[name].reading)} if name in seen else None,
+        }
+        for name, picture in pictures.items()
+    ]
+
+
+def show(pictures: Mapping[str, Image.Image], sent: Mapping[str, Reading], seen: Mapping[str, Seen]) -> None:
+    way = f"{'READ':8} {'SURE':>5} {'LATENCY':>8}"
+    print(f"\n{'':17}  {'SENT AS A TENSOR':23}  {f'SEEN IN A STREAM, NV12 {WIDTH}x{HEIGHT}'}")
+    print(f"{'PICTURE':9} {'SIZE':7}  {way}  {'FRAME':>5}  {way}")
+    for name, picture in pictures.items():
+        size = f"{picture.width}x{picture.height}"
+        video = f"{seen[name].reference:5}  {cells(seen[name].reading)}" if name in seen else "NOT SEEN"
+        print(f"{name:9} {size:7}  {cells(sent[name])}  {video}")
+    print(f"\nsent: {summary(sent.values())}; seen: {summary(each.reading for each in seen.values())}")
+
+
+def cells(reading: Reading) -> str:
+    verdict = str(reading.recognised) if reading.right else f"{reading.recognised} WRONG"
+    return f"{verdict:8} {reading.confidence:5.0%} {reading.latency_ms:5.1f} ms"
+
+
+def summary(readings: Iterable[Reading]) -> str:
+    every = list(readings)
+    median = statistics.median(reading.latency_ms for reading in every)
+    return f"{sum(reading.right for reading in every)} of {len(every)} right, median latency {median:.1f} ms"
+
+
+def label(name: str, reading: Reading) -> str:
+    verdict = "right" if reading.right else "WRONG"
+    return f"{name}: {reading.recognised}, {reading.confidence:.0%}, {verdict}"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,15 @@ from acap_runtime.backend import (
     Quantisation,
     TensorSpec,
 )
+from acap_runtime.camera import (
+    STREAM_FORMATS,
+    Camera,
+    EncodedFormat,
+    Frame,
+    Stream,
+    StreamFormat,
+    StreamSettings,
+)
 from acap_runtime.errors import (
     AcapError,
     Busy,
@@ -25,17 +34,22 @@ from acap_runtime.errors import (
     Unavailable,
 )
 from acap_runtime.hookspecs import hookimpl
+from acap_runtime.parameters import ParameterStore
 
 __all__ = [
     "IMAGE_FORMATS",
+    "STREAM_FORMATS",
     "AcapError",
     "Array",
     "Backend",
     "Busy",
+    "Camera",
     "Conversion",
     "Crop",
     "DeviceError",
+    "EncodedFormat",
     "Forbidden",
+    "Frame",
     "Image",
     "ImageFormat",
     "InferenceBackend",
@@ -43,8 +57,12 @@ __all__ = [
     "Model",
     "NotFound",
     "NotReady",
+    "ParameterStore",
     "ProcessingBackend",
     "Quantisation",
+    "Stream",
+    "StreamFormat",
+    "StreamSettings",
     "TensorSpec",
     "Unavailable",
     "hookimpl",

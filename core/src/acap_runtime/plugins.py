@@ -1,10 +1,11 @@
-"""Which plugins are installed, what each brings, and which backend drives the chip that was asked for.
+"""Which plugins are installed, what each brings, and which of them drives the chip, camera or store that was asked for.
 
 A plugin that cannot be imported, or whose hooks are wrong, is set aside with the reason; it never stops the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,19 +15,30 @@ import pluggy
 
 from acap_runtime import hookspecs
 from acap_runtime.backend import Backend, InferenceBackend, ProcessingBackend
+from acap_runtime.camera import Camera
 from acap_runtime.chips import CHIPS, LIBYUV, NO_CHIP, Chip, words
 from acap_runtime.errors import InvalidRequest, NotReady
+from acap_runtime.parameters import ParameterStore
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What a plugin brings, hook by hook."""
+
+    backends: tuple[Backend, ...] = ()
+    cameras: tuple[Camera, ...] = ()
+    stores: tuple[ParameterStore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """An entry point in group ``acap_runtime``. `problem` says why it is not used; then it has no backends."""
+    """An entry point in group ``acap_runtime``. `problem` says why it is not used; then it brings nothing."""
 
     name: str
     distribution: str
     version: str
     address: str
-    backends: tuple[Backend, ...] = ()
+    brings: Contribution = Contribution()
     problem: str | None = None
     blocked: bool = False
 
@@ -50,25 +62,72 @@ class InstalledChip:
         return described(self.backend.chip_id, self.backend.name)
 
 
+@dataclass(frozen=True, slots=True)
+class InstalledCamera:
+    """A source of video, what the operator calls it, and the plugin that opens it."""
+
+    name: str
+    source: str
+    camera: Camera
+    plugin: Plugin
+
+    def __str__(self) -> str:
+        return f"camera {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledStore:
+    """A parameter store and the plugin that reads it."""
+
+    store: ParameterStore
+    plugin: Plugin
+
+    def __str__(self) -> str:
+        return f"parameter store {self.store.name}"
+
+
+def hidden(source: str) -> str:
+    """A source or URL for messages and lists, without the user name and password in it."""
+    return re.sub(r"//\S*@", "//***@", source)
+
+
 def described(chip_id: int | None, name: str) -> str:
     """A chip as messages name it."""
     return f"chip {name}" if chip_id is None else f"chip {chip_id} ({name})"
 
 
-def load_backends(address: str) -> tuple[Backend, ...]:
-    """Import the plugin at an entry point's address (``module`` or ``module:attribute``) and ask for its backends.
+def load_plugin(address: str) -> Contribution:
+    """Import the plugin at an entry point's address (``module`` or ``module:attribute``) and ask what it brings.
 
     Raises whatever the plugin raises, `pluggy.PluginValidationError` for a hook that does not exist, `TypeError` for
-    a result that is not a backend.
+    a result that is not what its hook asks for.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(EntryPoint(address, address, hookspecs.PROJECT).load(), address)
     manager.check_pending()
-    backends = tuple(backend for result in manager.hook.acap_runtime_backends() for backend in result)
-    for backend in backends:
+    hook = manager.hook
+    brings = Contribution(
+        tuple(backend for result in hook.acap_runtime_backends() for backend in result),
+        tuple(camera for result in hook.acap_runtime_cameras() for camera in result),
+        tuple(store for result in hook.acap_runtime_parameter_stores() for store in result),
+    )
+    for backend in brings.backends:
         _check_identity(backend)
-    return backends
+    for camera in brings.cameras:
+        _check_named("acap_runtime_cameras", camera, Camera)
+    for store in brings.stores:
+        _check_named("acap_runtime_parameter_stores", store, ParameterStore)
+    return brings
+
+
+def _check_named(hook: str, each: object, kind: type[Camera | ParameterStore]) -> None:
+    if not isinstance(each, kind):
+        raise TypeError(f"hook {hook}: expected {kind.__name__} objects, got {each!r}")
+    if not isinstance(getattr(each, "name", None), str) or not each.name:
+        raise TypeError(f"{type(each).__name__}.name: expected a name, got {getattr(each, 'name', None)!r}")
+    if isinstance(each, Camera) and not isinstance(getattr(each, "sources", None), str):
+        raise TypeError(f"{type(each).__name__}.sources: expected how sources are written, got nothing")
 
 
 def _check_identity(backend: object) -> None:
@@ -114,7 +173,7 @@ def _load(point: EntryPoint, blocked: Collection[str]) -> Plugin:
     if plugin.name in blocked or plugin.distribution in blocked:
         return replace(plugin, problem="blocked by --block", blocked=True)
     try:
-        return replace(plugin, backends=load_backends(plugin.address))
+        return replace(plugin, brings=load_plugin(plugin.address))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may fail in any way; its row says how
         return replace(plugin, problem=f"{type(error).__name__}: {error}")
 
@@ -128,7 +187,7 @@ class Plugins:
     @cached_property
     def chips(self) -> tuple[InstalledChip, ...]:
         """Every chip that a working plugin brings, those that two plugins claim included."""
-        return tuple(InstalledChip(backend, plugin) for plugin in self.rows for backend in plugin.backends)
+        return tuple(InstalledChip(backend, plugin) for plugin in self.rows for backend in plugin.brings.backends)
 
     def rivals(self, chip: InstalledChip) -> tuple[InstalledChip, ...]:
         """The chips that share a number or a name with `chip`, itself left out."""
@@ -170,6 +229,41 @@ class Plugins:
             if plugin.distribution == chip.distribution and plugin.problem:
                 return f"plugin {plugin.name} of {plugin.distribution} is not used: {plugin.problem}"
         return f"{described(chip.id, chip.name)} has no plugin here: pip install {chip.distribution}"
+
+    def camera(self, name: str, source: str) -> InstalledCamera:
+        """The camera that opens `source`. Raises `NotReady` where no plugin does, or several would."""
+        found = [
+            InstalledCamera(name, source, camera, plugin)
+            for plugin in self.rows
+            for camera in plugin.brings.cameras
+            if camera.claims(source)
+        ]
+        if not found:
+            kinds = sorted(camera.sources for plugin in self.rows for camera in plugin.brings.cameras)
+            raise NotReady(
+                f"camera {name}: no plugin here opens {hidden(source)!r}; it has: {', '.join(kinds) or 'none'}; "
+                f"pip install acap-runtime-video for files, RTSP and V4L2, acap-runtime-debug for test pictures"
+            )
+        if len(found) > 1:
+            claimants = " and ".join(f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in found)
+            raise NotReady(
+                f"camera {name}: {hidden(source)!r} is claimed more than once: by {claimants}; uninstall one, or start "
+                f"with --block and its plugin or distribution name"
+            )
+        return found[0]
+
+    def own_cameras(self) -> tuple[InstalledCamera, ...]:
+        """The device's own cameras, as far as plugins know any."""
+        return tuple(
+            InstalledCamera(camera.name, camera.own_source, camera, plugin)
+            for plugin in self.rows
+            for camera in plugin.brings.cameras
+            if camera.own_source is not None
+        )
+
+    def stores(self) -> tuple[InstalledStore, ...]:
+        """Every parameter store that a working plugin brings."""
+        return tuple(InstalledStore(store, plugin) for plugin in self.rows for store in plugin.brings.stores)
 
     def converters(self) -> tuple[InstalledChip, ...]:
         """The chips that can convert images, larod's own default (11, libyuv) first."""

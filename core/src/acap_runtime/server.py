@@ -1,4 +1,4 @@
-"""The front: composes the services, listens, and turns errors into gRPC statuses."""
+"""The front: composes the services, listens, starts what they need, and stops it all again."""
 
 from __future__ import annotations
 
@@ -8,64 +8,55 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import Final
 
-import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
 
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.converters import ConverterChoice
-from acap_runtime.errors import (
-    AcapError,
-    Busy,
-    DeviceError,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    NotReady,
-    Unavailable,
-)
+from acap_runtime.device_parameters import overridden
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable
 from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
-from acap_runtime.proto import PredictRequest, PredictResponse
+from acap_runtime.rpc import handlers
+from acap_runtime.services.parameter import ParameterService
 from acap_runtime.services.prediction import PredictionService
+from acap_runtime.services.video_capture import VideoCaptureService
 from acap_runtime.settings import Settings
+from acap_runtime.stores import Store
+from acap_runtime.stores.choice import make_store
+from acap_runtime.streams import Streams
 from acap_runtime.tensors import TensorReader
 from acap_runtime.tls import credentials
 from acap_runtime.unix_socket import born_with_mode, claimed_socket
-from acap_runtime.worker.supervisor import RestartPolicy, Worker, WorkerLimits
+from acap_runtime.worker.camera import CameraWorker
+from acap_runtime.worker.restarts import RestartPolicy
+from acap_runtime.worker.supervisor import Worker, WorkerLimits
 
 _LOG = logging.getLogger(__name__)
 _MIB: Final = 1 << 20
-_LONGEST_STATUS: Final = 2000
-"""Bytes of a status message: peers refuse trailers beyond 8 KiB, and every byte that is not ASCII travels as three."""
 _SOCKET_MODE: Final = 0o660
 _LAST_WORDS_S: Final = 0.5
 """What calls have that wait when the start fails, to hear why."""
-
-STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    NotReady: grpc.StatusCode.FAILED_PRECONDITION,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    DeviceError: grpc.StatusCode.INTERNAL,
-    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
-}
-
-
-def status_of(error: BaseException) -> grpc.StatusCode:
-    """The status for an error, looked up along its classes."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
 
 
 async def serve(settings: Settings, plugins: Plugins) -> None:
     """Run the server until it is told to stop: by SIGTERM, SIGINT, or after `settings.run_for_s`.
 
-    Listens at once; the chip and the models given come up meanwhile, and calls for them wait. Raises `AcapError`
-    where the start fails.
+    Listens once it knows its settings, some of which device parameters may have (``-o``); the chip and the models
+    given come up meanwhile, and calls for them wait. Raises `AcapError` where the start fails.
     """
+    store = await make_store(settings, plugins)
+    try:
+        await _serve(await overridden(settings, store), plugins, store)
+    finally:
+        if store is not None:
+            await store.close()
+
+
+async def _serve(settings: Settings, plugins: Plugins, store: Store | None) -> None:
+    if settings.verbose:
+        logging.getLogger().setLevel(logging.DEBUG)
     chip, named_converter = chosen_chips(settings.chips, plugins)
     candidates = (named_converter,) if named_converter else plugins.converters()
     choice = ConverterChoice(candidates, required=named_converter is not None)
@@ -78,21 +69,22 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
         on_demand=0 if settings.port else settings.on_demand_models,
     )
     limit = settings.max_message_size * _MIB
-    prediction = PredictionService(catalogue, TensorReader(limit, shared_memory=not settings.port), choice)
+    reader = TensorReader(limit, shared_memory=not settings.port)
+    streams = _make_streams(settings, plugins)
+    prediction = PredictionService(catalogue, reader, choice, streams)
     # HTTP/2 and protobuf add a little to a tensor of exactly that size.
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers((_prediction_handlers(prediction),))
+    server.add_generic_rpc_handlers(handlers(prediction, VideoCaptureService(streams, limit), ParameterService(store)))
     stop = _stop_event()
-    if settings.parameters_override:
-        _LOG.warning("-o: no parameter store is configured, nothing overrides the command line")
     if settings.models and worker is None:
         _LOG.warning("-m: without a chip (-j) no model is loaded")
     async with _listening(server, settings):
         start = asyncio.create_task(_start(worker, catalogue, choice))
+        expiry = asyncio.create_task(streams.expire())
         grace_s = settings.grace_s
         try:
-            await _until_stopped(stop, start, worker, settings.run_for_s)
+            await _until_stopped(stop, start, expiry, worker, settings.run_for_s)
             _LOG.info("stopping; running calls have %g s", grace_s)
         except AcapError as error:
             if worker:
@@ -100,9 +92,11 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
             grace_s = min(grace_s, _LAST_WORDS_S)
             raise
         finally:
-            start.cancel()
-            await asyncio.gather(start, return_exceptions=True)
+            for task in (start, expiry):
+                task.cancel()
+            await asyncio.gather(start, expiry, return_exceptions=True)
             await server.stop(grace_s)
+            await streams.stop()
             if worker:
                 await worker.stop()
     _LOG.info("stopped")
@@ -114,6 +108,14 @@ def _model_options(settings: Settings, chip: InstalledChip | None) -> dict[str, 
     if "threads" not in chip.backend.options:
         raise InvalidRequest(f"--threads: {chip} has no such option")
     return {"threads": str(settings.threads)}
+
+
+def _make_streams(settings: Settings, plugins: Plugins) -> Streams:
+    cameras = [plugins.camera(camera.name, camera.source) for camera in settings.cameras] or plugins.own_cameras()
+    workers = [CameraWorker(camera, kept_frames=settings.kept_frames, verbose=settings.verbose) for camera in cameras]
+    return Streams(
+        workers, limit=settings.max_streams, lease_s=settings.stream_lease_s, kept_frames=settings.kept_frames
+    )
 
 
 def _make_worker(settings: Settings, chip: InstalledChip) -> Worker:
@@ -132,7 +134,11 @@ async def _start(worker: Worker | None, catalogue: Catalogue, choice: ConverterC
 
 
 async def _until_stopped(
-    stop: asyncio.Event, start: asyncio.Task[None], worker: Worker | None, run_for_s: float
+    stop: asyncio.Event,
+    start: asyncio.Task[None],
+    expiry: asyncio.Task[None],
+    worker: Worker | None,
+    run_for_s: float,
 ) -> None:
     stopped = asyncio.create_task(stop.wait())
     try:
@@ -140,11 +146,11 @@ async def _until_stopped(
             await asyncio.wait((stopped, start), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
-            watching = worker.tasks if worker else []
+            watching = [expiry, *(worker.tasks if worker else ())]
             await asyncio.wait((stopped, *watching), return_when=asyncio.FIRST_COMPLETED)
             for task in watching:
                 if task.done():
-                    task.result()  # a server that no longer watches its worker had better end
+                    task.result()  # a server that no longer watches its worker or leases had better end
     except TimeoutError:
         _LOG.info("%g s have passed (-t)", run_for_s)
     finally:
@@ -202,51 +208,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address.strip("[]")).is_loopback
     except ValueError:
         return address == "localhost"
-
-
-def _prediction_handlers(service: PredictionService) -> grpc.GenericRpcHandler[Any, Any]:
-    return grpc.method_handlers_generic_handler(
-        service.name,
-        {
-            "Predict": grpc.unary_unary_rpc_method_handler(
-                _answering(PredictRequest, service.predict),
-                response_serializer=PredictResponse.SerializeToString,
-            )
-        },
-    )
-
-
-def _answering(
-    request_type: Any, behaviour: Callable[[Any, Any], Awaitable[Any]]
-) -> Callable[[bytes, Any], Awaitable[Any]]:
-    """A gRPC handler around a service's method: the only place where errors become statuses.
-
-    It parses the request itself: grpc answers UNKNOWN to bytes that do not parse, and logs a stack for each.
-    """
-
-    async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await behaviour(_parse(request_type, content), context)
-        except AcapError as error:
-            status = status_of(error)
-            _LOG.log(
-                logging.ERROR if status is grpc.StatusCode.INTERNAL else logging.DEBUG, "%s: %s", status.name, error
-            )
-            await context.abort(status, _status_message(str(error)))
-        except Exception:  # noqa: BLE001 - logged whole, and the client learns that it was unexpected
-            _LOG.exception("unexpected error in a call")
-            await context.abort(grpc.StatusCode.INTERNAL, "unexpected error in the server; its log says more")
-
-    return answer
-
-
-def _parse(request_type: Any, content: bytes) -> Any:
-    try:
-        return request_type.FromString(content)
-    except DecodeError as error:
-        name = request_type.DESCRIPTOR.full_name
-        raise InvalidRequest(f"expected a {name}, got {len(content)} bytes that are none: {error}") from None
-
-
-def _status_message(text: str) -> str:
-    return text.encode()[:_LONGEST_STATUS].decode(errors="ignore")

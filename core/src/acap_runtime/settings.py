@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from acap_runtime.catalogue import ModelSource
 from acap_runtime.errors import InvalidRequest
+from acap_runtime.plugins import hidden
 
 PREFIX: Final = "ACAPRUNTIME_"
 _SWITCH: Final = {
@@ -76,6 +78,44 @@ def parse_model(text: str) -> ModelSource:
     return ModelSource(name, Path(path).absolute(), options, count)
 
 
+@dataclass(frozen=True, slots=True)
+class CameraSource:
+    """A source of video, and what the operator and clients call it."""
+
+    name: str
+    source: str
+
+
+def parse_camera(text: str) -> CameraSource:
+    """``SOURCE`` or ``NAME=SOURCE``; a name has letters, digits, ``-``, ``_`` and dots, so that URLs may have ``=``."""
+    found = re.fullmatch(r"(?:([A-Za-z0-9._-]+)=)?(.+)", text, re.DOTALL)
+    if found is None:
+        raise InvalidRequest(f"expected SOURCE or NAME=SOURCE, got {text!r}")
+    name, source = found.groups()
+    return CameraSource(name or hidden(source), source)
+
+
+def parse_parameters(text: str) -> str:
+    """A file, a plugin's store, or a camera: ``http(s)://HOST[:PORT][/PATH]``, without anything secret in it."""
+    if "://" not in text:
+        return text
+    try:
+        url = urlsplit(text)
+        port_is_one = url.port is None or url.port > 0
+    except ValueError:
+        port_is_one = False
+    # What is wrong with a password in it is said first, and the text itself never.
+    if "@" in text:
+        raise InvalidRequest(
+            "expected a URL without user name and password, which every user of this machine would see; put them "
+            "into a file (--parameters-credentials) or the environment (ACAPRUNTIME_PARAMETERS_USER, "
+            "ACAPRUNTIME_PARAMETERS_PASSWORD)"
+        )
+    if not port_is_one or url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+        raise InvalidRequest(f"expected https://HOST[:PORT] or http://HOST[:PORT], got {text!r}")
+    return text
+
+
 def _option(
     flags: str, default: Any, parse: Callable[[str], Any], metavar: str, help_: str, *, repeatable: bool = False
 ) -> Any:
@@ -111,6 +151,23 @@ class Settings:
     models: tuple[ModelSource, ...] = _option(
         "-m --model", (), parse_model, "[NAME=]PATH[,OPTION=VALUE]", "model to load at start", repeatable=True
     )
+    cameras: tuple[CameraSource, ...] = _option(
+        "--camera", (), parse_camera, "[NAME=]SOURCE",
+        "where video comes from, such as test-pattern, rtsp://HOST/PATH, FILE, /dev/video0; clients get the first "
+        "unless they name another",
+        repeatable=True,
+    )  # fmt: skip
+    parameters: str | None = _option(
+        "--parameters", None, parse_parameters, "FILE|URL|STORE",
+        "where parameters come from: a file of KEY=VALUE lines, a camera (https://HOST), a plugin's store",
+    )  # fmt: skip
+    parameters_credentials: Path | None = _option(
+        "--parameters-credentials", None, Path, "FILE",
+        "who asks the camera for parameters: a file with one line user:password that only its owner can read",
+    )  # fmt: skip
+    parameters_ca: Path | None = _option(
+        "--parameters-ca", None, Path, "FILE", "trust a camera with these certificates, PEM, instead of the system's"
+    )
     parameters_override: bool = _option(
         "-o --override", False, parse_switch, "", "let the device's parameters override the command line"
     )
@@ -127,6 +184,13 @@ class Settings:
         "--on-demand-models", 16, _integer(0, 100000), "N",
         "model files that clients on the unix socket may have loaded by path, at most; 0 for none",
     )  # fmt: skip
+    max_streams: int = _option("--max-streams", 64, _integer(1, 10000), "N", "video streams that may be open at once")
+    stream_lease_s: float = _option(
+        "--stream-lease", 600.0, _seconds(0.1), "SECONDS", "a stream that nobody uses for that long is deleted"
+    )
+    kept_frames: int = _option(
+        "--kept-frames", 3, _integer(1, 100), "N", "frames of each stream that stay fetchable after models ran on them"
+    )
     max_message_size: int = _option(
         "--max-message-size", 64, _integer(1, 2046), "MIB", "largest request, and largest input in shared memory"
     )
@@ -141,6 +205,9 @@ class Settings:
         names = [model.name for model in self.models]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidRequest(f"--model: expected each name once, got {', '.join(twice)} again")
+        names = [camera.name for camera in self.cameras]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidRequest(f"--camera: expected each name once, got {', '.join(twice)} again; use NAME=SOURCE")
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
@@ -164,17 +231,29 @@ def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str] =
 
     Raises `InvalidRequest` naming the option or variable, what was expected and what came.
     """
+    return traced_settings(arguments, environment)[0]
+
+
+def traced_settings(
+    arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> tuple[Settings, dict[str, str]]:
+    """`read_settings`, and by each field's name where its value came from: ``command line``, ``environment NAME`` or
+    ``default``.
+    """
     values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     for field in dataclasses.fields(Settings):
-        for source, given in (
-            (field.metadata["flags"][-1], arguments.get(field.name)),
-            (_variable(field), environment.get(_variable(field))),
+        option, variable = field.metadata["flags"][-1], _variable(field)
+        origins[field.name] = "default"
+        for source, given, origin in (
+            (option, arguments.get(field.name), "command line"),
+            (variable, environment.get(variable), f"environment {variable}"),
         ):
             parsed = _parse(field, source, given)
             if parsed is not None:
-                values[field.name] = parsed
+                values[field.name], origins[field.name] = parsed, origin
                 break
-    return Settings(**values)
+    return Settings(**values), origins
 
 
 def _parse(field: dataclasses.Field[Any], source: str, given: str | list[str] | None) -> Any:
@@ -188,4 +267,9 @@ def _parse(field: dataclasses.Field[Any], source: str, given: str | list[str] | 
 
 
 def _variable(field: dataclasses.Field[Any]) -> str:
-    return PREFIX + str(field.metadata["flags"][-1]).removeprefix("--").replace("-", "_").upper()
+    return PREFIX + option_name(field).replace("-", "_").upper()
+
+
+def option_name(field: dataclasses.Field[Any]) -> str:
+    """The option that sets a field of `Settings`, such as ``run-timeout``."""
+    return str(field.metadata["flags"][-1]).removeprefix("--")

@@ -33,7 +33,9 @@ _NUMPY_TYPES: dict[int, tuple[str, str, str]] = {
 """TensorFlow's number of each dtype that numpy has too: name, numpy's name, the field of single values."""
 
 _FROM_NUMPY = {np.dtype(code): number for number, (_, code, _) in _NUMPY_TYPES.items()}
-_DTYPES = {number: np.dtype(code) for number, (_, code, _) in _NUMPY_TYPES.items()}
+DTYPES = {number: np.dtype(code) for number, (_, code, _) in _NUMPY_TYPES.items()}
+"""numpy's dtype of each of TensorFlow's numbers that it has too."""
+
 _VALUE_FIELDS = (*sorted({field for _, _, field in _NUMPY_TYPES.values()}), "string_val")
 _LARGEST_DIMENSION = 2**31 - 1
 _HIGHEST_RANK = 16
@@ -63,11 +65,11 @@ class TensorReader:
         """
         if proto.dtype == DT_STRING:
             return self._read_shared_memory(name, proto, expected, default_shape)
-        if proto.dtype not in _DTYPES:
+        if proto.dtype not in DTYPES:
             raise InvalidRequest(
                 f"input {shown(name)}: expected dtype {dtype_name(expected)}, got {_number_name(proto.dtype)}"
             )
-        dtype = _DTYPES[proto.dtype]
+        dtype = DTYPES[proto.dtype]
         if dtype != expected:
             raise InvalidRequest(f"input {shown(name)}: expected dtype {dtype_name(expected)}, got {dtype_name(dtype)}")
         shape = self._shape(name, proto, dtype)
@@ -112,6 +114,11 @@ class TensorReader:
             raise InvalidRequest(f"input {shown(name)}: expected a shape, as the model leaves it open: {list(shape)}")
         nbytes = prod(shape) * dtype.itemsize
         return Tensor(dtype, shape, open_client_memory(f"input {shown(name)}", proto.string_val[0], nbytes))
+
+
+def has_data(proto: Any) -> bool:
+    """Whether a TensorProto holds elements, or names shared memory, beside its dtype and shape."""
+    return bool(proto.tensor_content) or any(len(getattr(proto, field)) for field in _VALUE_FIELDS)
 
 
 def _inline_data(name: str, proto: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes | memoryview:

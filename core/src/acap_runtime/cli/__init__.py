@@ -8,11 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from acap_runtime.cli import chips, plugins, serve
+from acap_runtime.cli import cameras, chips, config, plugins, serve
 from acap_runtime.errors import AcapError
 
 _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = MappingProxyType(
-    {"serve": serve.run, "chips": chips.run, "plugins": plugins.run}
+    {
+        "serve": serve.run,
+        "chips": chips.run,
+        "cameras": cameras.run,
+        "plugins": plugins.run,
+        "config": config.run,
+    }
 )
 
 

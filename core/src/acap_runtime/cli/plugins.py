@@ -27,7 +27,9 @@ def run(arguments: Sequence[str]) -> int:
                 "name": plugin.name,
                 "distribution": plugin.distribution,
                 "version": plugin.version,
-                "chips": [described(backend.chip_id, backend.name) for backend in plugin.backends],
+                "chips": [described(backend.chip_id, backend.name) for backend in plugin.brings.backends],
+                "cameras": [camera.name for camera in plugin.brings.cameras],
+                "parameters": [store.name for store in plugin.brings.stores],
                 "problem": plugin.problem,
             }
             for plugin in found.rows

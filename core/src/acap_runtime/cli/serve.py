@@ -15,7 +15,7 @@ from acap_runtime.errors import InvalidRequest
 from acap_runtime.malloc import keep_large_buffers
 from acap_runtime.settings import add_arguments, read_settings
 
-_EPILOG = """other commands: acapruntime chips, acapruntime plugins (each with --help).
+_EPILOG = """other commands: acapruntime chips, cameras, plugins, config (each with --help).
 Every option can also be given by the environment variable in brackets; the command line goes first."""
 
 
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from acap_runtime.server import serve  # noqa: PLC0415 - the malloc settings come before gRPC's first buffer
 
-    for library in ("asyncio", "grpc"):
+    for library in ("asyncio", "grpc", "httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)
     plugins = discover(settings.blocked)
     for plugin in plugins.rows:

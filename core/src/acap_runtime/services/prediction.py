@@ -9,19 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import grpc.aio
+import numpy as np
 
-from acap_runtime.backend import TensorSpec
+from acap_runtime.backend import Conversion, TensorSpec
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.converters import ConverterChoice
-from acap_runtime.errors import InvalidRequest, NotFound, NotReady, shown
+from acap_runtime.errors import InvalidRequest, NotFound, shown
 from acap_runtime.imaging import conversion_for, image_of
 from acap_runtime.proto import PredictResponse
-from acap_runtime.tensors import Tensor, TensorReader, write_tensor
+from acap_runtime.streams import NewestPicture, Stream, Streams
+from acap_runtime.tensors import Tensor, TensorReader, has_data, write_tensor
 from acap_runtime.worker.calls import Answer, Input
 
 _LOG = logging.getLogger(__name__)
 _NO_DEADLINE_S: Final = 365 * 24 * 3600.0
 _LISTED_NAMES: Final = 10
+_PICTURE_DTYPE: Final = np.dtype(np.uint8)
 
 
 class PredictionService:
@@ -29,8 +32,11 @@ class PredictionService:
 
     name: Final = "tensorflow.serving.PredictionService"
 
-    def __init__(self, catalogue: Catalogue, reader: TensorReader, converters: ConverterChoice) -> None:
+    def __init__(
+        self, catalogue: Catalogue, reader: TensorReader, converters: ConverterChoice, streams: Streams
+    ) -> None:
         self._catalogue = catalogue
+        self._streams = streams
         self._reader = reader
         self._converters = converters
 
@@ -41,17 +47,26 @@ class PredictionService:
         until = started + (_NO_DEADLINE_S if remaining is None else remaining)
         spec = request.model_spec
         _check_version(spec)
-        if request.stream_id:
-            raise NotReady(f"stream {request.stream_id} is unknown: this server has no camera")
-        async with self._catalogue.use(spec.name) as model:
+        async with contextlib.AsyncExitStack() as held:
+            stream = held.enter_context(self._streams.use(request.stream_id)) if request.stream_id else None
+            model = await held.enter_async_context(self._catalogue.use(spec.name))
             wanted = _wanted_outputs(model.outputs, request.output_filter)
-            with contextlib.ExitStack() as sources:
-                inputs = []
-                for each, proto in _match_inputs(model.inputs, request.inputs):
-                    tensor = self._reader.read(each.name, proto, each.dtype, each.shape)
-                    sources.callback(tensor.source.close)
-                    inputs.append(await self._fit(each, tensor))
-                answer = await model.run(inputs, wanted, until)
+            given: Mapping[str, Any] = request.inputs
+            specs: Sequence[TensorSpec] = model.inputs
+            inputs: list[Input] = []
+            if stream is not None:
+                picture = await stream.newest_picture()
+                held.callback(picture.close)
+                target, specs, given = _picture_input(specs, given, stream.number)
+                inputs.append(await self._fit_picture(target, stream, picture))
+            for each, proto in _match_inputs(specs, given):
+                tensor = self._reader.read(each.name, proto, each.dtype, each.shape)
+                held.callback(tensor.source.close)
+                inputs.append(await self._fit(each, tensor))
+            answer = await model.run(inputs, wanted, until)
+            response = _response(spec, answer)
+            if stream is not None and picture.frame is not None:
+                response.frame_reference = stream.keep(picture.frame)
         _LOG.debug(
             "predict %s: conversion %.2f ms, run %.2f ms, whole call %.2f ms",
             spec.name,
@@ -59,7 +74,7 @@ class PredictionService:
             answer.run_s * 1000,
             (time.monotonic() - started) * 1000,
         )
-        return _response(spec, answer)
+        return response
 
     async def _fit(self, spec: TensorSpec, tensor: Tensor) -> Input:
         """Make of a tensor what the model takes: as it is, with the batch dimension it lacks, or by a conversion."""
@@ -75,6 +90,19 @@ class PredictionService:
             f"input {shown(spec.name)}: expected shape {list(spec.shape)}"
             f"{' or an RGB image of another size' if image else ''}, got {list(tensor.shape)}"
         )
+
+    async def _fit_picture(self, spec: TensorSpec, stream: Stream, picture: NewestPicture) -> Input:
+        """Make of a stream's picture what the model takes: as it is, or by a conversion."""
+        source = stream.settings.picture
+        if spec.dtype == _PICTURE_DTYPE and spec.accepts(source.shape):
+            return Input(spec.name, spec.dtype, source.shape, picture)
+        target = image_of(spec.dtype, spec.shape)
+        if target is None:
+            raise InvalidRequest(
+                f"input {shown(spec.name)}: expected {spec}, which cannot be made of stream {stream.number}, {source}"
+            )
+        conversion = (await self._converters.get(), Conversion(source, target))
+        return Input(spec.name, spec.dtype, source.shape, picture, conversion)
 
 
 def _check_version(spec: Any) -> None:
@@ -95,6 +123,23 @@ def _match_inputs(specs: Sequence[TensorSpec], given: Mapping[str, Any]) -> list
     if unknown := sorted(set(given) - {spec.name for spec in specs}):
         raise InvalidRequest(f"inputs: expected {_listed(spec.name for spec in specs)}, got {_listed(unknown)}")
     return [(spec, given[spec.name]) for spec in specs]
+
+
+def _picture_input(
+    specs: Sequence[TensorSpec], given: Mapping[str, Any], stream: int
+) -> tuple[TensorSpec, Sequence[TensorSpec], Mapping[str, Any]]:
+    """The input that a stream's picture is for, the other inputs, and what was given for those.
+
+    What comes without data, with a shape only perhaps, counts as not given.
+    """
+    given = {name: proto for name, proto in given.items() if has_data(proto)}
+    left = [spec for spec in specs if spec.name not in given]
+    if len(left) != 1 or len(given) != len(specs) - 1:
+        raise InvalidRequest(
+            f"inputs: expected data for all but one of {_listed(spec.name for spec in specs)}, which is the picture of "
+            f"stream {stream}; got it for {_listed(given) or 'none'}"
+        )
+    return left[0], [spec for spec in specs if spec is not left[0]], given
 
 
 def _wanted_outputs(specs: Sequence[TensorSpec], wanted: Iterable[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""The compliance kit for plugin authors: subclass a contract, give it a `backend` fixture, run pytest."""
+"""The compliance kit for plugin authors: subclass a contract, give it a `backend` or `camera` fixture, run pytest."""

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import acap_runtime as acap
 from acap_runtime.hookspecs import PROJECT
-from acap_runtime.plugins import load_backends
+from acap_runtime.plugins import load_plugin
 
 package, name, path, options = sys.argv[1:]
 points = [point for point in entry_points(group=PROJECT) if point.module.partition(".")[0] == package]
-backends = [backend for point in points for backend in load_backends(point.value)]
+backends = [backend for point in points for backend in load_plugin(point.value).backends]
 backend = next(backend for backend in backends if backend.name == name)
 try:
     backend.load(Path(path), json.loads(options)).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,32 @@ import numpy as np
 from acap_runtime.backend import Conversion
 from acap_runtime.errors import Busy
 from acap_runtime.sources import Source
+from acap_runtime.worker.ring import Ring
+
+
+class SharedSource(ABC):
+    """A `Source` that lies in shared memory already; where, is decided when the chip is free for it."""
+
+    @abstractmethod
+    def locate(self) -> tuple[Ring, int] | None:
+        """The memory and the offset in it, which stay as they are until `close` or the next `locate`; None where the
+        bytes had better be copied, at once.
+
+        Raises `AcapError` where there are none.
+        """
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """How many bytes were located."""
+
+    @abstractmethod
+    def write_into(self, target: memoryview) -> None:
+        """Copy what was located."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +56,7 @@ class Input:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    source: Source
+    source: Source | SharedSource
     conversion: tuple[Converter, Conversion] | None = None
 
 

@@ -1,49 +1,36 @@
-"""The worker's side: one process that loads a chip's driver, and threads that run models on it.
+"""The worker's side: one process for one plugin's chip, camera or parameter store.
 
-The first message on the control channel says which plugin and chip; every other one brings a model and the channel
-that its calls come by. A model has one thread per instance, and all of them wait on that channel: the kernel's queue
-is the only one here. A closed channel unloads the model, a closed control channel ends the process.
+The first message on the control channel says which; every other one brings a channel, and what it is for: a model, a
+stream, or questions to a store. Each has a thread of its own. A closed control channel ends the process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import faulthandler
 import logging
 import os
-import queue
 import signal
 import socket
 import sys
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
-import numpy as np
-
-from acap_runtime.backend import Array, Backend, InferenceBackend, Model, ProcessingBackend, TensorSpec
-from acap_runtime.errors import AcapError, DeviceError, NotReady, Unavailable
-from acap_runtime.imaging import read_conversion
 from acap_runtime.malloc import keep_large_buffers
-from acap_runtime.plugins import load_backends
-from acap_runtime.worker.messages import (
-    Channel,
-    pack_error,
-    pack_spec,
-    unpack_conversion,
-)
-from acap_runtime.worker.segment import Segment, layout
+from acap_runtime.worker.camera_child import open_camera
+from acap_runtime.worker.chip_child import open_chip
+from acap_runtime.worker.messages import Channel, pack_error
+from acap_runtime.worker.store_child import open_store
 
-_LOG = logging.getLogger(__name__)
-_PREPARED_CONVERSIONS: Final = 8
-"""Conversions that an instance keeps ready; a client that sends ever new sizes makes the oldest go."""
 _UNLOAD_TIME_S: Final = 2.0
 _PR_SET_PDEATHSIG: Final = 1
+_KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Callable[[Mapping[str, Any], Channel], None]]]] = (
+    MappingProxyType({"chip": open_chip, "camera": open_camera, "store": open_store})
+)
+"""What a process may be for: each finds it, raises if it is not ready, and returns what serves one channel."""
 
 
 def main(control_descriptor: int) -> NoReturn:
@@ -56,21 +43,19 @@ def main(control_descriptor: int) -> NoReturn:
     config, _ = received
     _configure_logging(config["name"], config["verbose"])
     try:
-        backend = _find_backend(config["address"], config["name"])
-        backend.probe()
-    except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the reason why this chip is not ready
+        serve = _KINDS[config["kind"]](config)
+    except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the reason why it is not ready
         _say(control, {"error": pack_error(error)})
         os._exit(0)
     _say(control, {"ready": True})
-    models: list[threading.Thread] = []
+    threads: list[threading.Thread] = []
     while (received := control.receive()) is not None:
-        message, descriptor = received
-        assert descriptor is not None  # noqa: S101 - every message here brings a channel
-        channel = Channel(socket.socket(fileno=descriptor))
-        thread = threading.Thread(target=_serve_model, args=(backend, message, channel), daemon=True)
+        message, descriptors = received
+        channel = Channel(socket.socket(fileno=descriptors[0]))
+        thread = threading.Thread(target=serve, args=(message, channel), daemon=True)
         thread.start()
-        models = [*(each for each in models if each.is_alive()), thread]
-    _leave(models)
+        threads = [*(each for each in threads if each.is_alive()), thread]
+    _leave(threads)
 
 
 def _say(control: Channel, word: Mapping[str, Any]) -> None:
@@ -98,208 +83,9 @@ def _configure_logging(name: str, verbose: bool) -> None:
     )
 
 
-def _find_backend(address: str, name: str) -> Backend:
-    for backend in load_backends(address):
-        if backend.name == name:
-            return backend
-    raise NotReady(f"plugin {address} no longer brings chip {name}")
-
-
-def _leave(models: list[threading.Thread]) -> NoReturn:
-    # The front has closed every model's channel too; a model that does not close in time goes with the process.
+def _leave(threads: list[threading.Thread]) -> NoReturn:
+    # The front has closed every other channel too; a model that does not close in time goes with the process.
     end = time.monotonic() + _UNLOAD_TIME_S
-    for thread in models:
+    for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
     os._exit(0)
-
-
-def _serve_model(backend: Backend, message: Mapping[str, Any], channel: Channel) -> None:
-    threads: list[threading.Thread] = []
-    try:
-        model = _start_instances(_loader(backend, message), message["instances"], channel, threads)
-        channel.send({side: [pack_spec(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")})
-    except OSError as error:
-        _LOG.debug("the front is gone: %s", error)
-    except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
-        _log_unexpected("load", error)
-        with contextlib.suppress(OSError):
-            channel.send({"error": pack_error(error)})
-        channel.hang_up()
-    for thread in threads:
-        thread.join()
-    channel.close()
-
-
-def _start_instances(load: Callable[[], Model], count: int, channel: Channel, threads: list[threading.Thread]) -> Model:
-    """Load a model `count` times, one after the other, each in a thread of its own that goes on to serve it."""
-    segments: dict[int, Segment] = {}
-    while True:
-        outcome: queue.SimpleQueue[Model | BaseException] = queue.SimpleQueue()
-        instance = _Instance(load, channel, segments)
-        threads.append(threading.Thread(target=instance.live, args=(outcome,), daemon=True))
-        threads[-1].start()
-        loaded = outcome.get()
-        if isinstance(loaded, BaseException):
-            raise loaded
-        if len(threads) == count:
-            return loaded
-
-
-def _loader(backend: Backend, message: Mapping[str, Any]) -> Callable[[], Model]:
-    path = Path(message["path"])
-    if isinstance(backend, ProcessingBackend):
-        return lambda: backend.prepare(read_conversion(path))
-    if isinstance(backend, InferenceBackend):
-        return partial(backend.load, path, message["options"])
-    raise TypeError(f"chip {backend.name} is neither an inference nor a processing backend")
-
-
-class _Instance:
-    """A model on the chip, and the thread that it lives in."""
-
-    def __init__(self, load: Callable[[], Model], channel: Channel, segments: dict[int, Segment]) -> None:
-        self._load = load
-        self._channel = channel
-        self._segments = segments
-        self._conversions = _Conversions()
-
-    def live(self, outcome: queue.SimpleQueue[Model | BaseException]) -> None:
-        try:
-            model = _checked_model(self._load())
-        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is told where it is waited for
-            outcome.put(error)
-            return
-        outcome.put(model)
-        try:
-            while (received := self._channel.receive()) is not None:
-                self._answer(model, *received)
-        except BaseException:  # noqa: BLE001 - the process ends
-            # Calls would wait for an instance that is no more: a new process is better than half of one.
-            _LOG.exception("an instance ends")
-            os._exit(1)
-        for each in (*self._conversions.models(), model):
-            _close(each)
-
-    def _answer(self, model: Model, message: Mapping[str, Any], descriptor: int | None) -> None:
-        for forgotten in message["forget"]:
-            self._segments.pop(forgotten, None)
-        if descriptor is not None:
-            self._segments[message["segment"]] = Segment.adopt(descriptor)
-        try:
-            reply, larger = self._run(model, message)
-        except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
-            _log_unexpected("run", error)
-            reply, larger = {"error": pack_error(error)}, None
-        reply["call"] = message["call"]
-        try:
-            self._channel.send(reply, larger.descriptor if larger else None)
-        except ConnectionError as error:
-            _LOG.debug("nobody waits for the answer any more: %s", error)
-        if larger is not None:
-            self._segments[message["segment"]] = larger
-            larger.close_descriptor()
-
-    def _run(self, model: Model, message: Mapping[str, Any]) -> tuple[dict[str, Any], Segment | None]:
-        if time.monotonic() > message["until"]:
-            raise Unavailable("the deadline passed before the chip was free")
-        segment = self._segments[message["segment"]]
-        started = time.perf_counter()
-        inputs = {}
-        for name, dtype, shape, offset, conversion in message["inputs"]:
-            array: Array = np.ndarray(shape, dtype, segment.view, offset)
-            array.flags.writeable = False
-            inputs[name] = self._conversions.convert(name, conversion, array) if conversion else array
-        converted = time.perf_counter()
-        outputs = _checked_outputs(model.outputs, model.run(inputs), message["outputs"])
-        finished = time.perf_counter()
-        sizes = [array.nbytes for array in outputs.values()]
-        offsets, end = layout(sizes, message["end"])
-        larger = None
-        if end > segment.size:
-            larger = segment = Segment.create(end)
-            offsets, _ = layout(sizes)
-        for array, offset in zip(outputs.values(), offsets, strict=True):
-            np.copyto(np.ndarray(array.shape, array.dtype, segment.view, offset), array)
-        reply: dict[str, Any] = {
-            "outputs": [
-                [name, array.dtype.str, array.shape, offset]
-                for (name, array), offset in zip(outputs.items(), offsets, strict=True)
-            ],
-            "times": [converted - started, finished - converted],
-        }
-        return reply, larger
-
-
-class _Conversions:
-    """The conversions that an instance has ready, the least recently used going first."""
-
-    def __init__(self) -> None:
-        self._backends: dict[tuple[str, str], Backend] = {}
-        self._prepared: OrderedDict[str, Model] = OrderedDict()
-
-    def convert(self, name: str, packed: list[Any], image: Array) -> Array:
-        # One input's image may not overwrite another's: the result lives until the conversion's next run.
-        key = f"{name} {packed}"
-        if key not in self._prepared:
-            if len(self._prepared) == _PREPARED_CONVERSIONS:
-                _close(self._prepared.popitem(last=False)[1])
-            self._prepared[key] = self._prepare(*packed)
-        self._prepared.move_to_end(key)
-        model = self._prepared[key]
-        result = model.run({model.inputs[0].name: image})
-        (converted,) = _checked_outputs(model.outputs, result, ()).values()
-        return converted
-
-    def _prepare(self, address: str, chip: str, conversion: list[Any]) -> Model:
-        if (address, chip) not in self._backends:
-            self._backends[address, chip] = _find_backend(address, chip)
-        backend = self._backends[address, chip]
-        if not isinstance(backend, ProcessingBackend):
-            raise TypeError(f"chip {chip} does not convert images")
-        return _checked_model(backend.prepare(unpack_conversion(conversion)))
-
-    def models(self) -> Collection[Model]:
-        return self._prepared.values()
-
-
-def _close(model: Model) -> None:
-    try:
-        model.close()
-    except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other models go on
-        _LOG.error("a model could not be closed", exc_info=error)
-
-
-def _checked_model(model: object) -> Model:
-    if not isinstance(model, Model):
-        raise TypeError(f"the plugin returned {model!r}; expected a Model")
-    for side in ("inputs", "outputs"):
-        specs = getattr(model, side, None)
-        if not isinstance(specs, tuple) or not all(isinstance(spec, TensorSpec) for spec in specs):
-            raise TypeError(f"the plugin's model.{side}: expected a tuple of TensorSpec, got {specs!r}")
-        names = [spec.name for spec in specs]
-        if len(set(names)) != len(names):
-            raise TypeError(f"the plugin's model.{side}: expected unique names, got {names}")
-    return model
-
-
-def _checked_outputs(specs: Sequence[TensorSpec], result: object, wanted: Collection[str]) -> dict[str, Array]:
-    if not isinstance(result, Mapping):
-        raise DeviceError(f"the plugin's run returned {type(result).__name__}; expected a mapping of outputs by name")
-    outputs = {}
-    for spec in specs:
-        if wanted and spec.name not in wanted:
-            continue
-        array = result.get(spec.name)
-        if not isinstance(array, np.ndarray):
-            raise DeviceError(f"the plugin gave no output {spec.name!r}; it gave {sorted(result)}")
-        if array.dtype != spec.dtype or not spec.accepts(array.shape):
-            raise DeviceError(
-                f"the plugin's output {spec.name!r}: expected {spec}, got {array.dtype} {list(array.shape)}"
-            )
-        outputs[spec.name] = array
-    return outputs
-
-
-def _log_unexpected(action: str, error: BaseException) -> None:
-    if not isinstance(error, AcapError):
-        _LOG.error("unexpected error in %s", action, exc_info=error)

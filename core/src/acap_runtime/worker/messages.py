@@ -6,24 +6,26 @@ kernel hands each message to exactly one of those that wait.
 
 from __future__ import annotations
 
+import array
 import errno
 import json
 import os
 import socket
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from acap_runtime.backend import Conversion, Crop, Image, Quantisation, TensorSpec
+from acap_runtime.camera import StreamSettings
 from acap_runtime.errors import AcapError, Busy, DeviceError, Forbidden, InvalidRequest, NotFound, NotReady, Unavailable
 
 Message: TypeAlias = Mapping[str, Any]
 
 _LARGEST_MESSAGE: Final = 128 * 1024
 _LONGEST_ERROR: Final = 2000
-_DESCRIPTOR: Final = struct.Struct("i")
+_DESCRIPTOR_SIZE: Final = 4
+_MOST_DESCRIPTORS: Final = 16
 _ERRORS: Final[dict[str, type[AcapError]]] = {
     kind.__name__: kind for kind in (InvalidRequest, NotFound, NotReady, Unavailable, Busy, DeviceError, Forbidden)
 }
@@ -47,36 +49,43 @@ class Channel:
     def set_nonblocking(self) -> None:
         self._socket.setblocking(False)
 
-    def send(self, message: Message, descriptor: int | None = None) -> None:
-        """Send one message, and a file descriptor with it. Raises `OSError` where the other end is gone."""
+    def send(self, message: Message, *descriptors: int) -> None:
+        """Send one message, and file descriptors with it. Raises `OSError` where the other end is gone."""
         data = json.dumps(message, separators=(",", ":")).encode()
         if len(data) > _LARGEST_MESSAGE:
             raise DeviceError(f"a message of {len(data)} bytes: expected at most {_LARGEST_MESSAGE}")
-        if descriptor is None:
-            self._socket.send(data)
+        if descriptors:
+            socket.send_fds(self._socket, [data], descriptors)
         else:
-            socket.send_fds(self._socket, [data], [descriptor])
+            self._socket.send(data)
 
-    def receive(self) -> tuple[dict[str, Any], int | None] | None:
-        """The next message and the descriptor that came with it; None when the other end is closed.
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message and the descriptors that came with it; None when the other end is closed.
 
-        Raises `OSError` where a descriptor came and this process can have no more.
+        Raises `OSError` where descriptors came and this process can have no more, `BlockingIOError` where nothing is
+        there and the channel does not block.
         """
         try:
-            # Not socket.recv_fds, which drops the flag in Python 3.11.
-            data, ancillary, flags, _ = self._socket.recvmsg(
-                _LARGEST_MESSAGE, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionError:
-            return None
+            data, ancillary, flags = self._receive_packet()
+        except ConnectionResetError:
+            # The other end closed with something unread: the kernel tells so before it gives what that end said last.
+            data, ancillary, flags = self._receive_packet()
         if not data:
             return None
-        if flags & socket.MSG_CTRUNC:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        descriptor: int | None = None
+        descriptors = array.array("i")
         for _, _, packed in ancillary:
-            (descriptor,) = _DESCRIPTOR.unpack(packed)
-        return json.loads(data), descriptor
+            descriptors.frombytes(packed[: len(packed) - len(packed) % _DESCRIPTOR_SIZE])
+        if flags & socket.MSG_CTRUNC:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return json.loads(data), list(descriptors)
+
+    def _receive_packet(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        # Not socket.recv_fds, which drops the flag in Python 3.11.
+        return self._socket.recvmsg(
+            _LARGEST_MESSAGE, socket.CMSG_SPACE(_MOST_DESCRIPTORS * _DESCRIPTOR_SIZE), socket.MSG_CMSG_CLOEXEC
+        )[:3]
 
     def hang_up(self) -> None:
         """End the conversation: the other end, and whoever waits on this one, sees it closed."""
@@ -141,3 +150,11 @@ def pack_conversion(conversion: Conversion) -> list[Any]:
 
 def unpack_conversion(packed: Sequence[Any]) -> Conversion:
     return Conversion(Image(*packed[0:3]), Image(*packed[3:6]), Crop(*packed[6]) if packed[6] else None)
+
+
+def pack_settings(settings: StreamSettings) -> list[Any]:
+    return [settings.format, settings.width, settings.height, settings.framerate]
+
+
+def unpack_settings(packed: Sequence[Any]) -> StreamSettings:
+    return StreamSettings(*packed)

@@ -1,4 +1,4 @@
-"""A worker's process: its start, up to the chip's own word that it is ready, and its end."""
+"""A worker's process: its start, up to its own word that it is ready, and its end."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 from acap_runtime.errors import AcapError, NotReady, Unavailable
-from acap_runtime.plugins import InstalledChip
-from acap_runtime.worker.messages import Channel, unpack_error
+from acap_runtime.worker.messages import Channel, Message, unpack_error
 
 _LOG = logging.getLogger(__name__)
 _START_TIME_S: Final = 60.0
@@ -21,20 +21,20 @@ _STDERR: Final = 2
 
 
 class WorkerProcess:
-    """A process whose chip is ready. `kill_reason` is set once this side has killed it."""
+    """A process that is ready for what it was started for. `kill_reason` is set once this side has killed it."""
 
-    def __init__(self, chip: InstalledChip, process: asyncio.subprocess.Process, control: Channel) -> None:
+    def __init__(self, label: str, process: asyncio.subprocess.Process, control: Channel) -> None:
         self.control = control
         self.pid = process.pid
         self.kill_reason: str | None = None
-        self._chip = chip
+        self._label = label
         self._process = process
 
     @classmethod
-    async def start(cls, chip: InstalledChip, *, verbose: bool = False) -> WorkerProcess:
-        """Start a process for a chip and wait until the chip is ready.
+    async def start(cls, label: str, config: Message) -> WorkerProcess:
+        """Start a process for what `config` names (see `child`), called `label` in messages, and wait for it.
 
-        Raises `NotReady` or whatever else the backend's probe raises, `Unavailable` where the process cannot be
+        Raises `NotReady` or whatever else the plugin's probe raises, `Unavailable` where the process cannot be
         started or dies of the probe.
         """
         ours, theirs = Channel.pair()
@@ -50,25 +50,27 @@ class WorkerProcess:
             )
         except OSError as error:
             ours.close()
-            raise Unavailable(f"no process for {chip} can be started: {error}") from None
+            raise Unavailable(f"no process for {label} can be started: {error}") from None
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        started = cls(chip, process, ours)
+        started = cls(label, process, ours)
         try:
-            ours.send({"address": chip.plugin.address, "name": chip.backend.name, "verbose": verbose})
+            ours.send(config)
             async with asyncio.timeout(_START_TIME_S):
                 await _first_word(ours)
         except BaseException as error:
             await started.end()
             if isinstance(error, TimeoutError):
-                raise NotReady(f"{chip} is not ready: its probe took more than {_START_TIME_S:g} s") from None
+                raise NotReady(f"{label} is not ready: its probe took more than {_START_TIME_S:g} s") from None
             if isinstance(error, OSError):
-                raise Unavailable(f"{chip} is not ready: its worker {started.described_end} during the probe") from None
+                raise Unavailable(
+                    f"{label} is not ready: its worker {started.described_end} during the probe"
+                ) from None
             if isinstance(error, AcapError):
-                raise type(error)(f"{chip} is not ready: {error}") from None
+                raise type(error)(f"{label} is not ready: {error}") from None
             raise
         return started
 
@@ -109,7 +111,7 @@ class WorkerProcess:
                 async with asyncio.timeout(_STOP_TIME_S):
                     await self._process.wait()
             except TimeoutError:
-                _LOG.warning("worker of %s %s", self._chip, warning)
+                _LOG.warning("worker of %s %s", self._label, warning)
                 self.kill("was killed: it did not end")
             else:
                 return
@@ -119,8 +121,25 @@ class WorkerProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
 
+async def probe_all(configs: Sequence[tuple[str, Message]], timeout_s: float) -> list[AcapError | None]:
+    """Start a process for each label and config, side by side, and end it again; None for each that was ready."""
+
+    async def probe(label: str, config: Message) -> AcapError | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                process = await WorkerProcess.start(label, config)
+            await process.end()
+        except AcapError as error:
+            return error
+        except TimeoutError:
+            return NotReady(f"{label} is not ready: its probe did not end within {timeout_s:g} s")
+        return None
+
+    return list(await asyncio.gather(*(probe(label, config) for label, config in configs)))
+
+
 async def _first_word(control: Channel) -> None:
-    """Wait for the worker's verdict on its chip. Raises what it says, `ConnectionError` where it dies before."""
+    """Wait for the worker's verdict. Raises what it says, `ConnectionError` where it dies before."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(control.fileno(), readable.set)

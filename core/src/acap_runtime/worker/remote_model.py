@@ -17,8 +17,10 @@ import numpy as np
 
 from acap_runtime.backend import TensorSpec
 from acap_runtime.errors import AcapError, Busy, DeviceError
-from acap_runtime.worker.calls import Admission, Answer, Input, Output
+from acap_runtime.worker.calls import Admission, Answer, Input, Output, SharedSource
+from acap_runtime.worker.memory import CallMemory, Slot
 from acap_runtime.worker.messages import Channel, pack_conversion, unpack_error, unpack_spec
+from acap_runtime.worker.ring import Ring
 from acap_runtime.worker.segment import Segment, layout
 
 _LOG = logging.getLogger(__name__)
@@ -30,17 +32,9 @@ class _Call:
     outputs: Sequence[str]
     until: float
     future: asyncio.Future[Answer]
-    slot: _Slot | None = None
+    slot: Slot | None = None
+    rings: list[Ring] = field(default_factory=list)
     started: float | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A segment and its number; `known` once the worker has it."""
-
-    number: int
-    segment: Segment
-    known: bool = False
 
 
 @dataclass(eq=False)
@@ -68,10 +62,10 @@ class RemoteModel:
     _loading: asyncio.Future[None] | None = None
     _waiting: deque[_Call] = field(default_factory=deque)
     _running: dict[int, _Call] = field(default_factory=dict)
-    _free: list[_Slot] = field(default_factory=list)
-    _forget: list[int] = field(default_factory=list)
-    _last_slot: int = 0
     _last_call: int = 0
+
+    def __post_init__(self) -> None:
+        self._memory = CallMemory(self._tell_forgotten)
 
     @property
     def attached(self) -> bool:
@@ -128,6 +122,7 @@ class RemoteModel:
         failed = 0
         for call in reversed(calls):
             call.slot = None  # its memory goes now, not when the caller's traceback does
+            call.rings.clear()
             if call.future.done():
                 continue
             if call.started is None:
@@ -194,58 +189,60 @@ class RemoteModel:
     def _send(self, call: _Call) -> None:
         channel = self._channel
         assert channel is not None  # noqa: S101 - _has_room said so
-        offsets, end = layout([each.source.nbytes for each in call.inputs])
+        places = [each.source.locate() if isinstance(each.source, SharedSource) else None for each in call.inputs]
+        own = [0 if place else each.source.nbytes for each, place in zip(call.inputs, places, strict=True)]
+        offsets, end = layout(own)
         _, whole = layout([spec.nbytes or 0 for spec in self.outputs], end)
-        slot = self._take_slot(whole)
+        slot = self._memory.take(whole)
+        bring = {} if slot.known else {slot.number: slot.segment.descriptor}
+        inputs = []
         try:
-            for each, offset in zip(call.inputs, offsets, strict=True):
-                each.source.write_into(slot.segment.view[offset : offset + each.source.nbytes])
+            for each, place, offset in zip(call.inputs, places, offsets, strict=True):
+                number, at = slot.number, offset
+                if place:
+                    ring, at = place
+                    call.rings.append(ring)
+                    number = self._memory.enter_ring(ring)
+                    bring[number] = ring.segment.descriptor
+                else:
+                    each.source.write_into(slot.segment.view[offset : offset + each.source.nbytes])
+                inputs.append([each.name, each.dtype.str, each.shape, number, at, _pack_conversion(each)])
             self._last_call += 1
             channel.send(
                 {
                     "call": self._last_call,
                     "segment": slot.number,
-                    "forget": self._forget,
-                    "inputs": [
-                        [each.name, each.dtype.str, each.shape, offset, _pack_conversion(each)]
-                        for each, offset in zip(call.inputs, offsets, strict=True)
-                    ],
+                    "forget": self._memory.forget,
+                    "bring": list(bring),
+                    "inputs": inputs,
                     "end": end,
                     "outputs": call.outputs,
                     "until": call.until,
                 },
-                None if slot.known else slot.segment.descriptor,
+                *bring.values(),
             )
         except BaseException:
-            self._free.append(slot)
+            self._give_back(call, slot)
             raise
-        self._forget = []
-        if not slot.known:
-            slot.segment.close_descriptor()
-            slot.known = True
+        self._memory.forget = []
+        slot.sent()
         call.slot = slot
         self._running[self._last_call] = call
 
-    def _take_slot(self, size: int) -> _Slot:
-        """A free slot of `size` bytes: the smallest that is large enough, or a new one in place of the largest."""
-        self._free.sort(key=lambda slot: slot.segment.size)
-        for index, slot in enumerate(self._free):
-            if slot.segment.size >= size:
-                return self._free.pop(index)
-        if self._free:
-            self._drop_slot(self._free.pop())
-        try:
-            segment = Segment.create(size)
-        except OSError as error:
-            raise Busy(f"no shared memory for {size} bytes: {error.strerror}") from None
-        self._last_slot += 1
-        return _Slot(self._last_slot, segment)
+    def _give_back(self, call: _Call, slot: Slot) -> None:
+        self._memory.give_back(slot)
+        for ring in call.rings:
+            self._memory.leave_ring(ring)
+        call.rings.clear()
 
-    def _drop_slot(self, slot: _Slot) -> None:
-        if slot.known:
-            self._forget.append(slot.number)
-        else:
-            slot.segment.close_descriptor()
+    def _tell_forgotten(self) -> None:
+        if self._channel is None:
+            return
+        try:
+            self._channel.send({"forget": self._memory.forget})
+        except OSError:
+            return  # it hears of it with the next call, or is dying
+        self._memory.forget = []
 
     def _mark_started(self) -> None:
         # The worker takes calls in the order they were sent, as many at a time as there are instances.
@@ -285,12 +282,12 @@ class RemoteModel:
         self.outputs = tuple(unpack_spec(packed) for packed in message["outputs"])
         loading.set_result(None)
 
-    def _finish_call(self, message: Mapping[str, Any], descriptor: int | None) -> None:
+    def _finish_call(self, message: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         call = self._running.pop(message["call"])
         slot = call.slot
         assert slot is not None  # noqa: S101 - every running call has one
         try:
-            if descriptor is not None:
+            for descriptor in descriptors:
                 slot.segment = Segment.adopt(descriptor)
             if "error" in message:
                 raise unpack_error(message["error"])
@@ -304,7 +301,7 @@ class RemoteModel:
         else:
             if answer is not None:
                 call.future.set_result(answer)
-        self._free.append(slot)
+        self._give_back(call, slot)
         self._dispatch()
 
     def _drop_channel(self) -> None:
@@ -312,9 +309,7 @@ class RemoteModel:
         if channel is not None:
             asyncio.get_running_loop().remove_reader(channel.fileno())
             channel.close()
-        for slot in self._free:
-            self._drop_slot(slot)
-        self._free, self._forget = [], []
+        self._memory.clear()
 
 
 def _pack_conversion(each: Input) -> list[Any] | None:

@@ -8,14 +8,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from acap_runtime.errors import AcapError, Busy, NotReady, Unavailable
+from acap_runtime.errors import AcapError, Busy, Unavailable
 from acap_runtime.plugins import InstalledChip
 from acap_runtime.worker.calls import Admission
 from acap_runtime.worker.messages import Channel
-from acap_runtime.worker.process import WorkerProcess
+from acap_runtime.worker.process import WorkerProcess, probe_all
 from acap_runtime.worker.remote_model import RemoteModel
+from acap_runtime.worker.restarts import RestartPolicy
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_DEATH_S: Final = 1.0
@@ -30,25 +31,6 @@ class WorkerLimits:
     run_timeout_s: float = 30.0
     load_timeout_s: float = 300.0
     queue: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class RestartPolicy:
-    """When a worker that died is started again.
-
-    At once after a first death within `window_s`; then after `first_delay_s`, doubled with each further one up to
-    `longest_delay_s`. After `budget` deaths within the window the chip rests for `rest_s`, and its calls are refused.
-    """
-
-    budget: int = 6
-    window_s: float = 60.0
-    first_delay_s: float = 0.25
-    longest_delay_s: float = 4.0
-    rest_s: float = 30.0
-
-    def delay_s(self, deaths: int) -> float:
-        """Seconds to wait after the last of `deaths` within the window."""
-        return 0.0 if deaths <= 1 else min(self.first_delay_s * 2 ** (deaths - 2), self.longest_delay_s)
 
 
 class WorkerDied(Unavailable):
@@ -175,7 +157,7 @@ class Worker:
         model.suspicion = 0
 
     async def _start_process(self) -> WorkerProcess:
-        self._process = await WorkerProcess.start(self.chip, verbose=self._verbose)
+        self._process = await WorkerProcess.start(str(self.chip), _config(self.chip, verbose=self._verbose))
         _LOG.info("worker of %s started, process %d", self.chip, self._process.pid)
         self._refusal = None
         self._settled.set()
@@ -282,18 +264,10 @@ class Worker:
             self._process.kill(reason)
 
 
+def _config(chip: InstalledChip, *, verbose: bool = False) -> dict[str, Any]:
+    return {"kind": "chip", "address": chip.plugin.address, "name": chip.backend.name, "verbose": verbose}
+
+
 async def probe(chips: Sequence[InstalledChip], timeout_s: float) -> list[AcapError | None]:
     """Probe chips side by side, each in a process of its own; None for each that is ready."""
-
-    async def probe_one(chip: InstalledChip) -> AcapError | None:
-        try:
-            async with asyncio.timeout(timeout_s):
-                process = await WorkerProcess.start(chip)
-            await process.end()
-        except AcapError as error:
-            return error
-        except TimeoutError:
-            return NotReady(f"{chip} is not ready: its probe did not end within {timeout_s:g} s")
-        return None
-
-    return list(await asyncio.gather(*(probe_one(chip) for chip in chips)))
+    return await probe_all([(str(chip), _config(chip)) for chip in chips], timeout_s)

@@ -21,6 +21,15 @@ def misbehave(knobs: Mapping[str, Any], stage: Stage) -> None:
             fault()
 
 
+def misbehave_at(knobs: Mapping[str, Any], number: int) -> None:
+    """Do what a camera's knobs ask for at frame `number`, or asked for at one that was skipped."""
+    for name, fault in CHIPLESS_FAULTS.items():
+        if number >= knobs.get(name, number + 1):
+            fault()
+    if number >= knobs.get("end", number + 1):
+        raise acap.Unavailable(f"the test pattern ended after {knobs['end']} frames, as it was told to")
+
+
 def _crash() -> NoReturn:
     while True:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -47,6 +56,10 @@ def _fail() -> NoReturn:
     raise acap.DeviceError("the debug chip was told to fail")
 
 
+def _be_unavailable() -> NoReturn:
+    raise acap.Unavailable("the debug plugin was told to fail")
+
+
 def _raise() -> NoReturn:
     raise RuntimeError("the debug plugin was told to raise")
 
@@ -54,3 +67,6 @@ def _raise() -> NoReturn:
 FAULTS: Final[Mapping[str, Callable[[], NoReturn]]] = MappingProxyType(
     {"crash": _crash, "exit": _exit, "hang": _hang, "freeze": _freeze, "fail": _fail, "raise": _raise}
 )
+
+CHIPLESS_FAULTS: Final[Mapping[str, Callable[[], NoReturn]]] = MappingProxyType({**FAULTS, "fail": _be_unavailable})
+"""The same where no chip is at fault: in cameras and parameter stores."""

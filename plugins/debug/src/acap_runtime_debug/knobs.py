@@ -1,4 +1,4 @@
-"""The knobs of a model: what each does, and which values it takes."""
+"""The knobs of models and cameras: what each does, and which values it takes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, Final
 import acap_runtime as acap
 
 LONGEST_DELAY_S: Final = 86400.0
+SHORTEST_SHOW_S: Final = 0.001
 LARGEST_OUTPUT: Final = 2**30
+LAST_FRAME: Final = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +26,31 @@ class Knob:
     parse: Callable[[object], Any]
 
 
-def read_knobs(values: Mapping[str, object]) -> dict[str, Any]:
-    """Parse the values of known knobs; raises `InvalidRequest` for one that does not parse."""
+def read_knobs(values: Mapping[str, object], known: Mapping[str, Knob] | None = None) -> dict[str, Any]:
+    """Parse the values of known knobs, a model's where nothing else is said; raises `InvalidRequest` for one that does
+    not parse.
+    """
+    known = KNOBS if known is None else known
     knobs = {}
     for name, value in values.items():
         try:
-            knobs[name] = KNOBS[name].parse(value)
+            knobs[name] = known[name].parse(value)
         except (TypeError, ValueError):
-            raise acap.InvalidRequest(f"{name}: expected {KNOBS[name].expected}, got {value!r:.80}") from None
+            raise acap.InvalidRequest(f"{name}: expected {known[name].expected}, got {value!r:.80}") from None
     return knobs
+
+
+def read_options(text: str, known: Mapping[str, Knob]) -> dict[str, Any]:
+    """Parse knobs that are written ``NAME=VALUE,NAME=VALUE``; raises `InvalidRequest`."""
+    values: dict[str, object] = {}
+    for option in text.split(",") if text else ():
+        name, equals, value = option.partition("=")
+        if name not in known or not equals:
+            raise acap.InvalidRequest(f"option {option!r:.80}: expected NAME=VALUE, with one of {', '.join(known)}")
+        if name in values:
+            raise acap.InvalidRequest(f"option {name}: expected it once, got it twice")
+        values[name] = value
+    return read_knobs(values, known)
 
 
 def _seconds(value: object) -> float:
@@ -42,6 +60,13 @@ def _seconds(value: object) -> float:
     if not 0 <= seconds <= LONGEST_DELAY_S:
         raise ValueError
     return float(seconds)
+
+
+def _show(value: object) -> float:
+    seconds = _seconds(value)
+    if seconds < SHORTEST_SHOW_S:
+        raise ValueError
+    return seconds
 
 
 def _number(value: object, lowest: int, highest: int) -> int:
@@ -77,6 +102,10 @@ def _fault(meaning: str) -> Knob:
     return _choice(f"{meaning}, in 'load' or 'run'", "load", "run")
 
 
+def _at_frame(meaning: str) -> Knob:
+    return _numbered(f"{meaning}, at the frame of this number; the first is 0", 0, LAST_FRAME)
+
+
 KNOBS: Final[Mapping[str, Knob]] = MappingProxyType(
     {
         "delay": _delay("how long a run takes"),
@@ -91,4 +120,22 @@ KNOBS: Final[Mapping[str, Knob]] = MappingProxyType(
         "wrong_output": _choice("what of the first output differs from its spec", "name", "dtype", "shape"),
         "trigger": _numbered("runs misbehave and delay only if the first input's first byte is this", 0, 255),
     }
+)
+
+CAMERA_KNOBS: Final[Mapping[str, Knob]] = MappingProxyType(
+    {
+        "crash": _at_frame("end the process with SIGSEGV"),
+        "exit": _at_frame("end the process with status 3"),
+        "hang": _at_frame("never return"),
+        "freeze": _at_frame("never return, and keep the interpreter's lock"),
+        "fail": _at_frame("raise Unavailable"),
+        "raise": _at_frame("raise a RuntimeError, as a faulty plugin does"),
+        "end": _numbered("how many frames the source has before it ends", 0, LAST_FRAME),
+        "open_fail": _choice("raise Unavailable when opened", "yes", "no"),
+        "open_delay": _delay("how long opening takes"),
+    }
+)
+
+PICTURES_KNOBS: Final[Mapping[str, Knob]] = MappingProxyType(
+    {"seconds": Knob("how long each picture is shown", f"{SHORTEST_SHOW_S} to {LONGEST_DELAY_S:.0f} seconds", _show)}
 )

@@ -1,0 +1,83 @@
+"""``acapruntime config``: every setting as the server would have it, and where it came from."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from acap_runtime.catalogue import ModelSource
+from acap_runtime.cli.discovery import discover
+from acap_runtime.cli.table import show
+from acap_runtime.device_parameters import Override, applied, read_overrides
+from acap_runtime.errors import InvalidRequest
+from acap_runtime.plugins import hidden
+from acap_runtime.settings import CameraSource, Settings, add_arguments, option_name, traced_settings
+from acap_runtime.stores.choice import make_store
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Takes what ``serve`` takes. Reads the device's parameters only where ``-o`` lets them override."""
+    parser = argparse.ArgumentParser(
+        "acapruntime config",
+        description="Show every setting that the server would have, and where it comes from.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("nothing", nargs="*", help=argparse.SUPPRESS)
+    add_arguments(parser)
+    given = vars(parser.parse_args(arguments))
+    if surplus := [word for word in given["nothing"] if word]:
+        parser.error(f"unrecognized arguments: {' '.join(surplus)}")
+    try:
+        settings, origins = traced_settings(given)
+    except InvalidRequest as error:
+        parser.error(str(error))
+    logging.basicConfig(level=logging.WARNING, format="acapruntime: %(message)s", stream=sys.stderr)
+    if settings.parameters_override:
+        overrides = asyncio.run(_read_overrides(settings))
+        settings = applied(settings, overrides)
+        origins |= {name: f"parameter {override.key}" for override in overrides for name in override.values}
+    show(_rows(settings, origins), as_json=given["json"])
+    return 0
+
+
+async def _read_overrides(settings: Settings) -> list[Override]:
+    store = await make_store(settings, discover(settings.blocked))
+    try:
+        return await read_overrides(settings, store)
+    finally:
+        if store is not None:
+            await store.close()
+
+
+def _rows(settings: Settings, origins: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "setting": option_name(field),
+            "value": _shown(getattr(settings, field.name)),
+            "origin": origins[field.name],
+        }
+        for field in dataclasses.fields(settings)
+    ]
+
+
+def _shown(value: Any) -> Any:
+    """A value as JSON has it, and as the command line would take it; without the passwords in URLs."""
+    if isinstance(value, tuple):
+        return [_shown(each) for each in value]
+    if isinstance(value, ModelSource):
+        options = dict(value.options) | ({} if value.instances is None else {"instances": str(value.instances)})
+        named = str(value.path) if value.name == str(value.path) else f"{value.name}={value.path}"
+        return ",".join([named, *(f"{name}={text}" for name, text in options.items())])
+    if isinstance(value, CameraSource):
+        source = hidden(value.source)
+        return source if source == value.name else f"{value.name}={source}"
+    if isinstance(value, str | Path):
+        return hidden(str(value))
+    return value

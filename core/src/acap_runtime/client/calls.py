@@ -1,0 +1,82 @@
+"""Calls of a server's methods, and how they fail."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+
+from acap_runtime.proto import (
+    DeleteStreamResponse,
+    GetFrameResponse,
+    NewStreamResponse,
+    ParameterResponse,
+    PredictResponse,
+)
+
+
+class CallFailed(Exception):
+    """The server refused a call, or did not answer it; ``str()`` says all of it in one line.
+
+    `method` is what was called, such as ``Predict``, or ``connect``; `status` is gRPC's; `message` is what the server
+    said. The error of grpc itself is its ``__cause__``.
+    """
+
+    def __init__(self, method: str, status: grpc.StatusCode, message: str) -> None:
+        super().__init__(method, status, message)
+        self.method = method
+        self.status = status
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.method}, {self.status.name}: {self.message}"
+
+
+class Method:
+    """One method of a service. Calls of it may be made by several threads at once."""
+
+    def __init__(self, channel: grpc.Channel, path: str, response_type: Any, timeout_s: float) -> None:
+        self._name: Final = path.rpartition("/")[2]
+        self._timeout_s: Final = timeout_s
+        self._call = channel.unary_unary(
+            path, request_serializer=_serialised, response_deserializer=response_type.FromString
+        )
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout_s: float | None = None,
+        metadata: tuple[tuple[str, str], ...] = (),
+        wait_for_ready: bool = True,
+    ) -> Any:
+        """The response. A server that is not there for the moment is waited for, within the same time, unless
+        `wait_for_ready` is False. Raises `CallFailed`.
+        """
+        limit = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return self._call(request, timeout=limit, metadata=metadata, wait_for_ready=wait_for_ready)
+        except grpc.RpcError as error:
+            status, message = error.code(), error.details() or ""
+            if status is grpc.StatusCode.DEADLINE_EXCEEDED:
+                message = f"no answer within {limit:g} s"
+            raise CallFailed(self._name, status, message) from error
+
+
+class Calls:
+    """The methods of a server's services that clients use. `timeout_s` is for calls that are given none."""
+
+    def __init__(self, channel: grpc.Channel, timeout_s: float) -> None:
+        def method(path: str, response_type: Any) -> Method:
+            return Method(channel, path, response_type, timeout_s)
+
+        self.predict = method("/tensorflow.serving.PredictionService/Predict", PredictResponse)
+        self.new_stream = method("/videocapture.v1.VideoCapture/NewStream", NewStreamResponse)
+        self.delete_stream = method("/videocapture.v1.VideoCapture/DeleteStream", DeleteStreamResponse)
+        self.get_frame = method("/videocapture.v1.VideoCapture/GetFrame", GetFrameResponse)
+        self.get_values = method("/keyvaluestore.KeyValueStore/GetValues", ParameterResponse)
+
+
+def _serialised(request: Any) -> bytes:
+    content: bytes = request.SerializeToString()
+    return content

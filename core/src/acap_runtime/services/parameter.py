@@ -1,0 +1,38 @@
+"""keyvaluestore.KeyValueStore: the device's parameters, as the original's clients ask for them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import grpc.aio
+
+from acap_runtime.errors import InvalidRequest, NotReady, shown
+from acap_runtime.proto import ParameterResponse
+from acap_runtime.stores import Store
+
+_LONGEST_KEY: Final = 255
+
+
+class ParameterService:
+    """Reads parameters for clients out of `store`; None for a server that has none."""
+
+    name: Final = "keyvaluestore.KeyValueStore"
+
+    def __init__(self, store: Store | None) -> None:
+        self._store = store
+
+    async def get_values(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ARG002 - as each method
+        """Answer a Request for one key with a Response; the value of a key that does not exist is empty.
+
+        Raises `InvalidRequest` for what is no key, `NotReady` without a store, and what the store raises.
+        """
+        key = request.key
+        if len(key) > _LONGEST_KEY or not re.fullmatch(r"[a-zA-Z0-9._-]+", key):
+            raise InvalidRequest(
+                f"key: expected 1 to {_LONGEST_KEY} letters, digits, '.', '_' and '-', such as root.Brand.Brand, "
+                f"got {shown(key)}{f' ({len(key)} characters)' if len(key) > _LONGEST_KEY else ''}"
+            )
+        if self._store is None:
+            raise NotReady("this server has no parameter store; start it with --parameters FILE|URL")
+        return ParameterResponse(value=await self._store.get(key) or "")

@@ -1,0 +1,91 @@
+"""Which store ``--parameters`` names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from acap_runtime.errors import AcapError, NotReady
+from acap_runtime.plugins import InstalledStore, Plugins
+from acap_runtime.settings import Settings
+from acap_runtime.stores import Store
+from acap_runtime.stores.credentials import read_credentials
+from acap_runtime.stores.file import FileStore
+from acap_runtime.stores.remote import RemoteStore
+
+_LOG = logging.getLogger(__name__)
+
+
+async def make_store(settings: Settings, plugins: Plugins, environment: Mapping[str, str] = os.environ) -> Store | None:
+    """The store that the settings name, probed: a camera's for a URL, a plugin's for its name, otherwise a file's.
+
+    Where they name none: the device's own, if one plugin brings it and it can be used, otherwise None. Who takes a
+    store closes it. Raises `NotReady` where the one that is named cannot be used.
+    """
+    if settings.parameters is None:
+        return await _own_store(settings, plugins)
+    store = _named_store(settings, settings.parameters, plugins, environment)
+    try:
+        await store.probe()
+    except BaseException:
+        await store.close()
+        raise
+    _LOG.info("parameters come from %s", store)
+    return store
+
+
+def _named_store(settings: Settings, word: str, plugins: Plugins, environment: Mapping[str, str]) -> Store:
+    if "://" in word:
+        return _vapix_store(word, settings, environment)
+    found = [each for each in plugins.stores() if each.store.name == word]
+    if len(found) > 1:
+        raise NotReady(f"parameter store {word} is there more than once: {_claimants(found)}")
+    if found:
+        return RemoteStore(found[0], verbose=settings.verbose)
+    path = Path(word)
+    if not path.exists() and "/" not in word:
+        names = ", ".join(sorted(each.store.name for each in plugins.stores())) or "none"
+        raise NotReady(
+            f"--parameters {word}: expected a file, https://HOST, or a plugin's store, of which there are here: {names}"
+        )
+    return FileStore(path)
+
+
+def _vapix_store(url: str, settings: Settings, environment: Mapping[str, str]) -> Store:
+    try:
+        from acap_runtime.stores.vapix import VapixStore  # noqa: PLC0415 - what it needs is an extra
+    except ModuleNotFoundError as error:
+        raise NotReady(
+            f"--parameters with a URL needs {error.name}, which is not installed: pip install 'acap-runtime[vapix]'"
+        ) from None
+    credentials = read_credentials(settings.parameters_credentials, environment)
+    return VapixStore(url, credentials, settings.parameters_ca)
+
+
+async def _own_store(settings: Settings, plugins: Plugins) -> Store | None:
+    found = [each for each in plugins.stores() if each.store.own]
+    if len(found) > 1:
+        _LOG.warning("no parameters: this device has several stores of its own: %s", _claimants(found))
+    if len(found) != 1:
+        return None
+    store = RemoteStore(found[0], verbose=settings.verbose)
+    try:
+        await store.probe()
+    except AcapError as error:
+        await store.close()
+        _LOG.info("no parameters: %s", error)
+        return None
+    except BaseException:
+        await store.close()
+        raise
+    _LOG.info("parameters come from %s", store)
+    return store
+
+
+def _claimants(found: list[InstalledStore]) -> str:
+    claimants = " and ".join(
+        f"{each.store.name} of {each.plugin.distribution} (plugin {each.plugin.name})" for each in found
+    )
+    return f"{claimants}; uninstall one, or start with --block and its plugin or distribution name"

@@ -1,0 +1,247 @@
+"""A plugin's parameter store, from the front's side: its process, and one question to it at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from typing import Any, Final
+
+from acap_runtime.errors import DeviceError, Unavailable
+from acap_runtime.plugins import InstalledStore
+from acap_runtime.stores import Store
+from acap_runtime.stores.listing import bare
+from acap_runtime.worker.messages import Channel, Message, unpack_error
+from acap_runtime.worker.process import WorkerProcess
+from acap_runtime.worker.restarts import RestartPolicy
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_DEATH_S: Final = 1.0
+
+
+class RemoteStore(Store):
+    """A plugin's store in a process of its own, started when it is first needed.
+
+    A call waits its turn for `patience_s` seconds, and has as many for its answer; a process that takes longer is
+    killed. One that has ended is started again by the next call, as `restarts` says.
+    """
+
+    def __init__(
+        self,
+        installed: InstalledStore,
+        restarts: RestartPolicy = RestartPolicy(),
+        *,
+        patience_s: float = 10.0,
+        verbose: bool = False,
+    ) -> None:
+        self._installed = installed
+        self._restarts = restarts
+        self._patience_s = patience_s
+        self._verbose = verbose
+        self._turn = asyncio.Lock()
+        self._starting: asyncio.Task[_Conversation] | None = None
+        self._conversation: _Conversation | None = None
+        self._deaths: deque[float] = deque()
+        self._last_end = ""
+        self._closed = False
+
+    def __str__(self) -> str:
+        return str(self._installed)
+
+    async def probe(self) -> None:
+        await self._running()
+
+    async def get(self, key: str) -> str | None:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await stack.enter_async_context(self._turn)
+                    conversation = await self._running()
+            except TimeoutError:
+                raise Unavailable(f"{self} was not ready within {self._patience_s:g} s; try again later") from None
+            # Plugins know the whole spelling only.
+            answer = await conversation.ask(f"root.{bare(key)}", self._patience_s)
+        if "error" in answer:
+            raise unpack_error(answer["error"])
+        value: str | None = answer["value"]
+        if value is not None and not _is_text(value):
+            raise DeviceError(f"{self} gave a value for {key} that is no Unicode text")
+        return value
+
+    async def close(self) -> None:
+        """End the process: within 3 seconds, or, where it has to be killed, 6."""
+        self._closed = True
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if self._conversation is not None:
+            await self._conversation.end()
+
+    async def _running(self) -> _Conversation:
+        """The conversation with a living process, started if need be: one start, whichever of its callers give up."""
+        if self._closed:
+            raise Unavailable(f"{self}: the server stops")
+        if self._conversation is not None:
+            if not self._conversation.over:
+                return self._conversation
+            self._note_death(self._conversation.process.described_end)
+            self._conversation = None
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(self._started)
+        return await asyncio.shield(self._starting)
+
+    def _started(self, task: asyncio.Task[_Conversation]) -> None:
+        self._starting = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._conversation = task.result()
+        elif not isinstance(error, _Resting):
+            self._note_death(f"could not be started: {error}")
+
+    async def _start(self) -> _Conversation:
+        await self._wait_to_restart()
+        config = {
+            "kind": "store",
+            "address": self._installed.plugin.address,
+            "name": self._installed.store.name,
+            "verbose": self._verbose,
+        }
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:
+            raise Unavailable(f"{self} cannot be asked: {error.strerror}") from None
+        try:
+            process = await WorkerProcess.start(str(self), config)
+            await _hand_over(theirs, process)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        _LOG.info("worker of %s started, process %d", self, process.pid)
+        return _Conversation(str(self), process, ours)
+
+    def _note_death(self, reason: str) -> None:
+        self._deaths.append(time.monotonic())
+        self._last_end = reason
+
+    async def _wait_to_restart(self) -> None:
+        deaths, policy = self._deaths, self._restarts
+        if not deaths:
+            return
+        while deaths[-1] - deaths[0] > policy.window_s:
+            deaths.popleft()
+        passed_s = time.monotonic() - deaths[-1]
+        if len(deaths) < policy.budget:
+            await asyncio.sleep(max(0.0, policy.delay_s(len(deaths)) - passed_s))
+        elif passed_s < policy.rest_s:
+            raise _Resting(
+                f"{self} failed {len(deaths)} times of late and is tried again in {policy.rest_s - passed_s:.0f} s; "
+                f"the last time its worker {self._last_end}"
+            )
+        else:
+            deaths.clear()
+
+
+async def _hand_over(channel: Channel, process: WorkerProcess) -> None:
+    try:
+        process.control.send({}, channel.fileno())
+    except OSError:
+        await process.end()
+        raise Unavailable(f"its worker {process.described_end} as soon as it was ready") from None
+
+
+class _Resting(Unavailable):
+    """The store's process ended too often of late; this is no further time."""
+
+
+class _Conversation:
+    """A process and the channel on which it answers questions, one at a time."""
+
+    def __init__(self, label: str, process: WorkerProcess, channel: Channel) -> None:
+        self.process = process
+        self._label = label
+        self._channel = channel
+        self._number = 0
+        self._answer: asyncio.Future[Message] | None = None
+        self._silent_since: float | None = None  # while it owes an answer, perhaps to a caller that has given up
+        self._ending = False
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._receive)
+        self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def over(self) -> bool:
+        return self._watching.done()
+
+    async def ask(self, key: str, patience_s: float) -> Message:
+        """The process's answer. Raises `Unavailable` where it ends first, or takes too long and is killed."""
+        self._number += 1
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._answer = answer
+        try:
+            async with asyncio.timeout(self._silent_since + patience_s - time.monotonic()):
+                with contextlib.suppress(OSError):  # it is ending: whoever watches it says how
+                    self._channel.send({"number": self._number, "key": key})
+                return await answer
+        except TimeoutError:
+            reason = f"was killed: it did not answer within {patience_s:g} s"
+            self.process.kill(reason)
+            await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
+            raise Unavailable(f"the worker of {self._label} {reason}") from None
+        finally:
+            self._answer = None
+
+    async def end(self) -> None:
+        self._ending = True
+        self._drop_channel()
+        await self.process.end()
+        await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
+        self._watching.cancel()  # only one that cannot even be killed is still watched
+
+    async def _watch(self) -> None:
+        await self.process.wait()
+        self._drop_channel()
+        if not self._ending:
+            _LOG.error("worker of %s %s", self._label, self.process.described_end)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(Unavailable(f"the worker of {self._label} {self.process.described_end}"))
+
+    def _receive(self) -> None:
+        try:
+            received = self._channel.receive()
+        except BlockingIOError:
+            return
+        if received is None:
+            # It is dying, as a rule. One that is not can answer no more.
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._channel.fileno())
+            loop.call_later(_LONGEST_DEATH_S, self.process.kill, "was killed: it closed its channel and did not end")
+            return
+        message, _ = received
+        if message["number"] != self._number:
+            self._silent_since = time.monotonic()  # an earlier question's: its caller has given up
+            return
+        self._silent_since = None
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
+
+    def _drop_channel(self) -> None:
+        if self._channel.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+            self._channel.close()
+
+
+def _is_text(value: Any) -> bool:
+    # JSON can carry half of a surrogate pair, protobuf cannot.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

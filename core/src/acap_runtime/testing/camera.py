@@ -1,0 +1,401 @@
+"""What every camera keeps to.
+
+The tests of a plugin in full, for a camera that gives raw pictures:
+
+    class TestMyCamera(CameraContract):
+        formats = acap.IMAGE_FORMATS
+
+        @pytest.fixture
+        def camera(self):
+            return MyCamera()
+
+        @pytest.fixture
+        def source(self):
+            return "my-camera:/dev/my0"
+
+        @pytest.fixture
+        def bad_source(self):
+            return "my-camera:/no/such/device"
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import acap_runtime as acap
+from acap_runtime.testing.access_unit import check_encoded
+from acap_runtime.testing.discovery import (
+    check_found,
+    check_no_library,
+    check_nothing_heavy,
+    discover,
+    package_of,
+    require_ready,
+)
+
+_WHERE = "probe or open"
+_MARGIN = 4096
+"""Bytes before and after a picture that must stay as they are."""
+_READS = 5
+"""A byte that was written is by chance what was there before, in so many reads, once in 2**40 times."""
+
+
+class CameraContract:
+    """Subclass it as ``Test…``, override `camera` and `source`, and say in the attributes what the camera cannot do.
+
+    A check that needs video asks for `ready`. That skips with `probe`'s own reason where the source is missing, or
+    fails if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` says that it must be there.
+    """
+
+    may_import: ClassVar[frozenset[str]] = frozenset()
+    """Small packages outside the standard library that the plugin needs to tell who it is."""
+    formats: ClassVar[tuple[acap.StreamFormat, ...]] = acap.STREAM_FORMATS
+    """What the camera gives from `source`. It must refuse the others."""
+    sizes: ClassVar[tuple[tuple[int, int], ...]] = ((320, 240), (640, 480), (322, 182))
+    """Widths and heights that it gives. Those that a format cannot have are left out for it."""
+    framerate: ClassVar[int] = 20
+    """A number of frames per second that it gives."""
+    oldest_frame: ClassVar[float] = 1.0
+    """Seconds that a frame may be old when `read` gives it."""
+    keyframes_on_request: ClassVar[bool] = True
+    """False for a camera that passes on what was encoded elsewhere."""
+    foreign_sources: ClassVar[tuple[str, ...]] = ("", "no-such-kind", "no-such-kind:thing")
+    """Sources that are not its own."""
+    rounds: ClassVar[int] = 10
+    """How often a stream of each format is opened and closed to see whether everything is given back."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "settings" in metafunc.fixturenames:
+            metafunc.parametrize("settings", self.supported(), ids=str)
+        if "format_settings" in metafunc.fixturenames:
+            metafunc.parametrize("format_settings", self.one_of_each_format(), ids=str)
+
+    def supported(self) -> list[acap.StreamSettings]:
+        """Every format in every size. Override it where `formats` and `sizes` do not tell."""
+        return [each for name in self.formats for size in self.sizes if (each := _settings(name, size, self.framerate))]
+
+    def one_of_each_format(self) -> list[acap.StreamSettings]:
+        """The first settings of each format."""
+        return list({each.format: each for each in reversed(self.supported())}.values())[::-1]
+
+    @pytest.fixture
+    def camera(self) -> acap.Camera:
+        """Override this: a new camera."""
+        raise NotImplementedError("give the subclass a `camera` fixture")
+
+    @pytest.fixture
+    def source(self) -> str:
+        """Override this: a source that gives video for as long as it is read."""
+        raise NotImplementedError("give the subclass a `source` fixture")
+
+    @pytest.fixture
+    def bad_source(self) -> str | None:
+        """Give a source that is written as it should be, and does not exist."""
+        return None
+
+    @pytest.fixture
+    def malformed_source(self, camera: acap.Camera) -> str | None:
+        """Give a source that the camera claims, and that is not written as it should be; None where every text is."""
+        return f"{camera.name}:" + "%=\0,"
+
+    @pytest.fixture
+    def ready(self, camera: acap.Camera, source: str) -> None:
+        require_ready(camera.name, lambda: camera.probe(source))
+
+    def test_it_tells_who_it_is(self, camera: acap.Camera) -> None:
+        assert isinstance(camera, acap.Camera), f"{camera}: expected a Camera"
+        for what, text in (("name", camera.name), ("sources", camera.sources)):
+            assert isinstance(text, str), f"{what} {text!r}: expected a str"
+            assert text, f"{what}: expected a text that is not empty"
+        assert not any(letter.isspace() for letter in camera.name), f"name {camera.name!r}: expected no white space"
+        own = camera.own_source
+        assert own is None or isinstance(own, str), f"own_source {own!r}: expected a str or None"
+
+    def test_it_claims_its_own_sources(self, camera: acap.Camera, source: str) -> None:
+        for own in (source, camera.own_source):
+            if own is not None:
+                assert camera.claims(own) is True, (
+                    f"source {own!r}: expected True from claims, got {camera.claims(own)}"
+                )
+
+    def test_it_claims_no_others(self, camera: acap.Camera) -> None:
+        for foreign in self.foreign_sources:
+            claimed = camera.claims(foreign)
+            assert claimed is False, f"source {foreign!r}: expected False from claims, got {claimed!r}"
+
+    def test_its_plugin_is_found_by_an_entry_point(self, camera: acap.Camera) -> None:
+        package = package_of(camera)
+        check_found(camera.name, discover(package).cameras, package)
+
+    def test_discovery_loads_no_native_library(self, camera: acap.Camera) -> None:
+        check_no_library(package_of(camera), _WHERE)
+
+    def test_discovery_imports_nothing_heavy(self, camera: acap.Camera) -> None:
+        check_nothing_heavy(package_of(camera), self.may_import, _WHERE)
+
+    @pytest.mark.usefixtures("ready")
+    def test_probing_again_gives_the_same_answer(self, camera: acap.Camera, source: str) -> None:
+        camera.probe(source)
+
+    def test_a_source_that_does_not_exist_is_not_ready(self, camera: acap.Camera, bad_source: str | None) -> None:
+        if bad_source is None:
+            pytest.skip("the subclass has no `bad_source` fixture")
+        try:
+            camera.probe(bad_source)
+        except acap.NotReady as reason:
+            assert str(reason), f"NotReady for source {bad_source!r}: expected a reason"
+        else:
+            pytest.fail(f"probe passes for source {bad_source!r}: expected NotReady")
+
+    def test_a_malformed_source_is_refused(self, camera: acap.Camera, malformed_source: str | None) -> None:
+        if malformed_source is None:
+            pytest.skip("every text is a source, says the subclass")
+        try:
+            camera.probe(malformed_source)
+        except (acap.InvalidRequest, acap.NotReady) as reason:
+            assert str(reason), f"{type(reason).__name__} for source {malformed_source!r}: expected a reason"
+        else:
+            pytest.fail(f"probe passes for source {malformed_source!r}: expected InvalidRequest or NotReady")
+
+    @pytest.mark.usefixtures("ready")
+    def test_formats_that_it_does_not_give_are_refused(self, camera: acap.Camera, source: str) -> None:
+        for name in set(acap.STREAM_FORMATS) - set(self.formats):
+            settings = acap.StreamSettings(name, *_EVEN_SIZE, self.framerate)
+            try:
+                camera.open(source, settings).close()
+            except acap.InvalidRequest as refusal:
+                assert name in str(refusal), f"the refusal does not name format {name}: {refusal}"
+            else:
+                pytest.fail(f"{settings} is opened: expected InvalidRequest, or {name} in `formats`")
+
+    @pytest.mark.usefixtures("ready")
+    def test_a_frame_fills_its_picture_and_nothing_else(
+        self, camera: acap.Camera, source: str, settings: acap.StreamSettings
+    ) -> None:
+        generator = np.random.default_rng(0)
+        before, after = _Slot(settings, generator), _Slot(settings, generator)
+        untouched = np.ones(before.picture.shape, bool)
+        with _opened(camera, source, settings) as stream:
+            for _ in range(_READS):
+                after.spoil()
+                was = before.memory.copy()
+                frame = stream.read(after.picture)
+                assert np.array_equal(before.memory, was), (
+                    f"{settings}: the picture of one frame changed while the next was read: expected that it stays"
+                )
+                after.check_margins()
+                untouched &= after.picture == after.noise
+                before, after = after, before
+        if not frame.has_picture:
+            assert settings.encoded, f"{settings}: has_picture False, but the raw picture is the frame itself"
+            return
+        left = np.argwhere(untouched)
+        assert not left.size, (
+            f"{settings}: {len(left)} of {untouched.size} bytes are never written, the first at {left[0]}: expected "
+            f"that read writes the whole picture, of shape {untouched.shape}"
+        )
+
+    @pytest.mark.usefixtures("ready")
+    def test_frames_are_what_they_say(self, camera: acap.Camera, source: str, settings: acap.StreamSettings) -> None:
+        picture = _picture(settings)
+        with _opened(camera, source, settings) as stream:
+            for number in range(_READS):
+                # Several in a row: what a codec makes of the second frame is not what it makes of the first.
+                frame = stream.read(picture)
+                self._check_frame(frame, settings)
+                assert number or frame.keyframe, f"{settings}: the first frame is no keyframe: nobody could decode it"
+
+    @pytest.mark.usefixtures("ready")
+    def test_frames_come_with_the_time_they_were_taken(
+        self, camera: acap.Camera, source: str, format_settings: acap.StreamSettings
+    ) -> None:
+        picture = _picture(format_settings)
+        times = []
+        with _opened(camera, source, format_settings) as stream:
+            for _ in range(_READS):
+                times.append(stream.read(picture).captured_ns)
+                age = (time.monotonic_ns() - times[-1]) / 1e9
+                assert 0 <= age <= self.oldest_frame, (
+                    f"captured_ns {times[-1]}: {age:.3f} s before read returned: expected time.monotonic_ns() of when "
+                    f"the frame was taken, 0 to {self.oldest_frame} s before"
+                )
+        assert all(one < other for one, other in pairwise(times)), f"captured_ns {times}: expected growing numbers"
+
+    @pytest.mark.usefixtures("ready")
+    def test_a_keyframe_comes_when_it_is_asked_for(
+        self, camera: acap.Camera, source: str, format_settings: acap.StreamSettings
+    ) -> None:
+        if format_settings.encoded and not self.keyframes_on_request:
+            pytest.skip("its keyframes come when they come, says the subclass")
+        picture = _picture(format_settings)
+        with _opened(camera, source, format_settings) as stream:
+            for _ in range(_READS):
+                stream.read(picture)
+            frame = stream.read(picture, keyframe=True)
+        assert frame.keyframe, f"{format_settings}: read(keyframe=True) gave a frame that is no keyframe"
+        self._check_frame(frame, format_settings)
+
+    @pytest.mark.usefixtures("ready")
+    def test_frames_come_at_the_frame_rate(
+        self, camera: acap.Camera, source: str, format_settings: acap.StreamSettings
+    ) -> None:
+        picture = _picture(format_settings)
+        with _opened(camera, source, format_settings) as stream:
+            # The first ones may wait together while the source starts.
+            for _ in range(_READS):
+                stream.read(picture)
+            started = time.monotonic()
+            for _ in range(self.framerate):
+                stream.read(picture)
+            took = time.monotonic() - started
+        rate = self.framerate / took
+        assert abs(rate / self.framerate - 1) <= 0.1, (  # noqa: PLR2004
+            f"{format_settings}: {self.framerate} frames take {took:.2f} s, which is {rate:.1f} per second: expected "
+            f"{self.framerate}, within 10 %"
+        )
+
+    @pytest.mark.usefixtures("ready")
+    def test_streams_run_side_by_side(self, camera: acap.Camera, source: str) -> None:
+        each = self.one_of_each_format()
+        together = threading.Barrier(2, timeout=60)
+        problems: list[BaseException] = []
+
+        def watch(settings: acap.StreamSettings) -> None:
+            try:
+                together.wait()
+                with _opened(camera, source, settings) as stream:
+                    picture = _picture(settings)
+                    together.wait()
+                    for _ in range(_READS * 2):
+                        self._check_frame(stream.read(picture), settings)
+                    together.wait()
+            except BaseException as error:  # noqa: BLE001 - raised again where pytest sees it
+                problems.append(error)
+                together.abort()
+
+        threads = [threading.Thread(target=watch, args=(settings,)) for settings in (each[0], each[-1])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if problems:
+            raise problems[0]
+
+    @pytest.mark.usefixtures("ready")
+    def test_close_gives_everything_back(
+        self, camera: acap.Camera, source: str, format_settings: acap.StreamSettings
+    ) -> None:
+        picture = _picture(format_settings)
+
+        def open_read_and_close(rounds: int) -> None:
+            for number in range(rounds):
+                with _opened(camera, source, format_settings) as stream:
+                    if number % 2:  # a stream that nobody reads is closed, too
+                        stream.read(picture)
+
+        open_read_and_close(2)
+        before = _Held.now()
+        open_read_and_close(self.rounds)
+        after = before.settled()
+        assert after.files <= before.files, (
+            f"{self.rounds} streams of {format_settings} leave {after.files - before.files} files open"
+        )
+        assert after.threads <= before.threads, (
+            f"{self.rounds} streams of {format_settings} leave {after.threads - before.threads} threads running"
+        )
+
+    def _check_frame(self, frame: acap.Frame, settings: acap.StreamSettings) -> None:
+        assert isinstance(frame, acap.Frame), f"read gave {frame!r:.80}: expected a Frame"
+        assert type(frame.captured_ns) is int, f"captured_ns {frame.captured_ns!r}: expected an int"
+        if settings.encoded:
+            check_encoded(frame, settings)
+            return
+        assert frame.encoded == b"", f"{settings}: {len(frame.encoded)} bytes in encoded: a raw frame is its picture"
+        assert frame.keyframe, f"{settings}: keyframe False: every raw frame is one"
+        assert frame.has_picture, f"{settings}: has_picture False, but the raw picture is the frame itself"
+
+
+_EVEN_SIZE = (320, 240)
+
+
+def _settings(name: acap.StreamFormat, size: tuple[int, int], framerate: int) -> acap.StreamSettings | None:
+    try:
+        return acap.StreamSettings(name, *size, framerate)
+    except acap.InvalidRequest:  # odd sizes
+        return None
+
+
+@contextmanager
+def _opened(camera: acap.Camera, source: str, settings: acap.StreamSettings) -> Iterator[acap.Stream]:
+    stream = camera.open(source, settings)
+    assert isinstance(stream, acap.Stream), f"open gave {stream!r}: expected a Stream"
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def _picture(settings: acap.StreamSettings) -> acap.Array:
+    return np.zeros(settings.picture.shape[1:], np.uint8)
+
+
+class _Slot:
+    """Memory for a picture, with margins around it, and the noise that was there before."""
+
+    def __init__(self, settings: acap.StreamSettings, generator: np.random.Generator) -> None:
+        shape = settings.picture.shape[1:]
+        self._settings = settings
+        self._generator = generator
+        self.memory: acap.Array = np.zeros(prod(shape) + 2 * _MARGIN, np.uint8)
+        self.picture = self.memory[_MARGIN:-_MARGIN].reshape(shape)
+        self._before = self.memory
+
+    def spoil(self) -> None:
+        self.memory[...] = self._generator.integers(0, 256, self.memory.size, np.uint8)
+        self._before = self.memory.copy()
+
+    @property
+    def noise(self) -> acap.Array:
+        return self._before[_MARGIN:-_MARGIN].reshape(self.picture.shape)
+
+    def check_margins(self) -> None:
+        for where, part in (("before", slice(_MARGIN)), ("after", slice(-_MARGIN, None))):
+            assert np.array_equal(self.memory[part], self._before[part]), (
+                f"{self._settings}: bytes {where} the picture are written: expected rows without padding, and no more "
+                f"than {self.picture.shape}"
+            )
+
+
+class _Held:
+    """What a process holds on to."""
+
+    def __init__(self, files: int, threads: int) -> None:
+        self.files = files
+        self.threads = threads
+
+    @classmethod
+    def now(cls) -> _Held:
+        gc.collect()
+        return cls(*(len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task")))
+
+    def settled(self) -> _Held:
+        """What is held as soon as it is no more than this, or after two seconds: the kernel takes its time to end a
+        thread that was joined.
+        """
+        until = time.monotonic() + 2
+        while True:
+            now = self.now()
+            if (now.files <= self.files and now.threads <= self.threads) or time.monotonic() > until:
+                return now
+            time.sleep(0.02)

@@ -1,0 +1,200 @@
+"""The front's end of a camera's process: started when somebody wants video, ended when nobody does, and started again
+with its captures when it fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from acap_runtime.camera import StreamSettings
+from acap_runtime.errors import AcapError, Busy, Unavailable
+from acap_runtime.plugins import InstalledCamera
+from acap_runtime.worker.capture import RemoteCapture
+from acap_runtime.worker.messages import Channel, pack_settings
+from acap_runtime.worker.process import WorkerProcess, probe_all
+from acap_runtime.worker.restarts import RestartPolicy
+
+_LOG = logging.getLogger(__name__)
+_LONGEST_DEATH_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CameraLimits:
+    """`open_s` is how long a source may take to open, `stall_s` how long it may give no frame."""
+
+    open_s: float = 20.0
+    stall_s: float = 5.0
+
+
+class CameraWorker:
+    """One camera's process and its captures, one for each form of frames that streams ask for."""
+
+    def __init__(
+        self,
+        camera: InstalledCamera,
+        *,
+        kept_frames: int,
+        limits: CameraLimits = CameraLimits(),
+        restarts: RestartPolicy = RestartPolicy(),
+        verbose: bool = False,
+    ) -> None:
+        self.camera = camera
+        self._kept_frames = kept_frames
+        self._limits = limits
+        self._restarts = restarts
+        self._verbose = verbose
+        self._captures: dict[StreamSettings, tuple[RemoteCapture, asyncio.Task[None]]] = {}
+        self._process: WorkerProcess | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+
+    async def open(self, settings: StreamSettings) -> RemoteCapture:
+        """The capture with these settings, shared by all who ask for the same; to be given back by `release`.
+
+        Raises `InvalidRequest` for settings that the camera cannot give, `NotReady` or `Unavailable` where it gives
+        no video.
+        """
+        if settings not in self._captures:
+            capture = RemoteCapture(settings, self._kept_frames)
+            self._captures[settings] = capture, asyncio.create_task(self._keep_open(capture))
+        capture, _ = self._captures[settings]
+        capture.users += 1
+        try:
+            await capture.settled.wait()
+            capture.check()
+        except BaseException:
+            self.release(capture)
+            raise
+        return capture
+
+    def release(self, capture: RemoteCapture) -> None:
+        """Give a capture back; the last one ends it, and the last capture the process."""
+        capture.users -= 1
+        if capture.users or self._captures.get(capture.settings, (None,))[0] is not capture:
+            return
+        _, task = self._captures.pop(capture.settings)
+        task.cancel()
+        capture.detach(Unavailable(f"the stream of {self.camera} was closed"))
+        if not self._captures:
+            self._end_process()
+
+    async def stop(self) -> None:
+        """End every capture and the process: within 3 seconds, or, where it has to be killed, 6."""
+        for capture, task in self._captures.values():
+            task.cancel()
+            capture.detach(Unavailable("the server stops"))
+        self._captures.clear()
+        async with self._starting:
+            self._end_process()
+        if self._ending is not None:
+            await asyncio.wait((self._ending,))
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            self._ending = asyncio.create_task(process.end())
+
+    async def _keep_open(self, capture: RemoteCapture) -> None:
+        failures: deque[float] = deque()
+        while True:
+            try:
+                process = await self._running_process()
+                error = await self._follow(capture, process)
+            except (AcapError, OSError) as problem:
+                error = problem if isinstance(problem, AcapError) else Unavailable(f"{self.camera}: {problem}")
+            except Exception as problem:  # noqa: BLE001 - the camera is tried again, whatever this program did wrong
+                _LOG.exception("unexpected error in following %s", self.camera)
+                error = Unavailable(f"{self.camera}: unexpected {type(problem).__name__}; the server's log says more")
+            if not capture.settled.is_set():
+                # It was never open: who asked for it is told, and nobody waits for it.
+                _LOG.info("%s, %s: %s", self.camera, capture.settings, error)
+                capture.detach(error)
+                return
+            failures.append(time.monotonic())
+            while failures[-1] - failures[0] > self._restarts.window_s:
+                failures.popleft()
+            delay_s = self._restarts.delay_s(len(failures))
+            _LOG.error("%s, %s: %s; opened again in %.2g s", self.camera, capture.settings, error, delay_s)
+            capture.detach(error)
+            await asyncio.sleep(delay_s)
+
+    async def _follow(self, capture: RemoteCapture, process: WorkerProcess) -> AcapError:
+        """Have the process open a capture, and watch over it until it fails; returns why."""
+        opening = time.monotonic()
+        capture.progress = opening
+        self._ask_for(capture, process)
+        while True:
+            await asyncio.wait((capture.lost,), timeout=self._limits.stall_s / 4)
+            if capture.lost.done():
+                return await self._reason(capture.lost.result(), process)
+            silent_s = time.monotonic() - capture.progress
+            if capture.progress == opening and silent_s > self._limits.open_s:
+                process.kill(f"was killed: it did not open {capture.settings} within {self._limits.open_s:g} s")
+            elif capture.progress != opening and silent_s > self._stall_limit_s(capture.settings):
+                process.kill(f"was killed: it gave no frame of {capture.settings} for {silent_s:.1f} s")
+
+    def _stall_limit_s(self, settings: StreamSettings) -> float:
+        return max(self._limits.stall_s, 3 / settings.framerate)
+
+    def _ask_for(self, capture: RemoteCapture, process: WorkerProcess) -> None:
+        ours, theirs = Channel.pair()
+        message = {"settings": pack_settings(capture.settings), "slots": capture.slots}
+        try:
+            process.control.send(message, theirs.fileno())
+        except BlockingIOError:
+            ours.close()
+            raise Busy(f"{self.camera} takes no more streams for the moment") from None
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"{self.camera} is down: {error}") from None
+        finally:
+            theirs.close()
+        capture.attach(ours)
+
+    async def _reason(self, error: AcapError | None, process: WorkerProcess) -> AcapError:
+        if error is not None:
+            return type(error)(f"{self.camera}: {error}")
+        if self._watching is not None:
+            await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
+        how = process.described_end if self._process is not process else "gave up the stream and said no reason"
+        return Unavailable(f"the process of {self.camera} {how}")
+
+    async def _running_process(self) -> WorkerProcess:
+        async with self._starting:
+            if self._ending is not None:
+                # The device may be open once only. Who stops waiting leaves the end to itself.
+                await asyncio.wait((self._ending,))
+            if self._process is None:
+                config = _config(self.camera, probe=False, verbose=self._verbose)
+                self._process = await WorkerProcess.start(str(self.camera), config)
+                self._watching = asyncio.create_task(self._watch(self._process))
+                _LOG.info("%s started, process %d", self.camera, self._process.pid)
+            return self._process
+
+    async def _watch(self, process: WorkerProcess) -> None:
+        await process.wait()
+        if self._process is process:
+            self._process = None
+
+
+def _config(camera: InstalledCamera, *, probe: bool, verbose: bool = False) -> dict[str, Any]:
+    return {
+        "kind": "camera",
+        "address": camera.plugin.address,
+        "name": camera.camera.name,
+        "source": camera.source,
+        "probe": probe,
+        "verbose": verbose,
+    }
+
+
+async def probe_cameras(cameras: Sequence[InstalledCamera], timeout_s: float) -> list[AcapError | None]:
+    """Probe cameras side by side, each in a process of its own; None for each that is ready."""
+    return await probe_all([(str(camera), _config(camera, probe=True)) for camera in cameras], timeout_s)

@@ -1,0 +1,192 @@
+"""A thread that decodes a source, and the newest frame it has."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import acap_runtime as acap
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorTrc
+from av.video.stream import VideoStream
+
+from acap_runtime_video.opening import opened, reason
+from acap_runtime_video.pace import Playback
+from acap_runtime_video.source import Source
+
+_LOG: Final = logging.getLogger(__name__)
+_SECOND_NS: Final = 1_000_000_000
+_STILL_INTERVAL_NS: Final = _SECOND_NS
+"""How often a clip of one frame is read again: it may be written anew, and must not keep a core busy."""
+_USUAL_RATE: Final = 25
+"""Frames per second of a clip that does not say."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captured:
+    """A decoded frame, which several threads read, and when it came."""
+
+    frame: VideoFrame
+    captured_ns: int
+
+
+class Decoder:
+    """Decodes from the moment it is made, until it is stopped or the source fails.
+
+    It first waits for the end of its `predecessor`, since a device is opened by one at a time.
+    """
+
+    def __init__(self, source: Source, predecessor: Decoder | None = None) -> None:
+        self.source = source
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._newest: Captured | None = None
+        self._error: acap.AcapError | None = None
+        # To open takes as long as may pass without a frame, and FFmpeg knows better than we what was wrong then.
+        self._expected_ns = time.monotonic_ns() + self._timeout_ns
+        # A read that never returns must not keep the process from ending.
+        self._thread = threading.Thread(target=self._live, args=(predecessor,), name=f"decode {source}", daemon=True)
+        self._thread.start()
+
+    @property
+    def over(self) -> bool:
+        """Whether it gives no more frames."""
+        return self._stopping.is_set() or self._error is not None
+
+    def newest(self) -> Captured:
+        """The newest frame, once there is one. Raises why there is none, or why there will be no more."""
+        with self._changed:
+            while True:
+                if self._error is not None:
+                    raise self._error.again()
+                left_ns = self._expected_ns + self._timeout_ns - time.monotonic_ns()
+                if left_ns < 0:
+                    self._fail(acap.Unavailable(f"{self.source}: no frame for {self.source.timeout_s:g} s"))
+                elif self._newest is not None:
+                    return self._newest
+                else:
+                    self._changed.wait(left_ns / _SECOND_NS)
+
+    def stop(self) -> None:
+        """Let it end, without waiting for that."""
+        self._stopping.set()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait until its thread has ended and the source is closed; False where that takes longer."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def _timeout_ns(self) -> int:
+        return round(self.source.timeout_s * _SECOND_NS)
+
+    def _live(self, predecessor: Decoder | None) -> None:
+        error: acap.AcapError
+        try:
+            if predecessor is not None and not predecessor.ended_within(self.source.timeout_s):
+                raise acap.Unavailable(f"{self.source}: still in use: an earlier read of it has not come back")
+            del predecessor
+            self._decode()
+            error = acap.Unavailable(f"{self.source}: ended")
+        except acap.AcapError as known:
+            error = known
+        except Exception as unknown:  # noqa: BLE001 - streams must hear that there is nothing more to wait for
+            _LOG.exception("%s: decoding failed", self.source)
+            error = acap.Unavailable(f"{self.source}: decoding failed: {type(unknown).__name__}")
+        with self._changed:
+            if self._newest is not None and not isinstance(error, acap.Unavailable):
+                # What was there a moment ago is only gone for now.
+                error = acap.Unavailable(str(error))
+            self._fail(error)
+
+    def _fail(self, error: acap.AcapError) -> None:
+        self._stopping.set()
+        self._error = self._error or error
+        self._newest = None
+        self._changed.notify_all()
+
+    def _decode(self) -> None:
+        playback = Playback()
+        while not self._stopping.is_set():
+            with opened(self.source) as (container, stream):
+                self._expect(time.monotonic_ns())
+                if self.source.live:
+                    self._follow(container, stream)
+                    return
+                self._play(container, stream, playback)
+
+    def _follow(self, container: InputContainer, stream: VideoStream) -> None:
+        for frame in self._frames(container, stream):
+            self._publish(frame)
+
+    def _play(self, container: InputContainer, stream: VideoStream, playback: Playback) -> None:
+        """Play a clip once. Opened again, and not rewound: that works with every format, and notices a new file."""
+        interval_ns = int(_SECOND_NS / (stream.average_rate or stream.guessed_rate or _USUAL_RATE))
+        # AVI counts frames as they are stored, not as they are shown: FFmpeg's timestamps are wrong with B frames.
+        counted = container.format.name == "avi"
+        count = 0
+        playback.rewind()
+        for frame in self._frames(container, stream):
+            due_ns = playback.due_ns(None if counted else frame.time, interval_ns)
+            self._expect(due_ns)
+            if self._stopping.wait(max(0, due_ns - time.monotonic_ns()) / _SECOND_NS):
+                return
+            self._publish(frame)
+            count += 1
+        if count == 0 and not self._stopping.is_set():
+            raise self.source.failure(f"{self.source}: expected {self.source.expected}, got one without a whole frame")
+        if count == 1:
+            self._expect(time.monotonic_ns() + _STILL_INTERVAL_NS)
+            self._stopping.wait(_STILL_INTERVAL_NS / _SECOND_NS)
+
+    def _frames(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+        # Packets of all streams, so that one without video for a while does not keep this from stopping.
+        packets = container.demux()
+        while not self._stopping.is_set():
+            try:
+                packet = next(packets, None)
+            except av.error.ExitError:
+                raise acap.Unavailable(f"{self.source}: no frame for {self.source.timeout_s:g} s") from None
+            except av.error.FFmpegError as error:
+                if not self.source.live:
+                    _LOG.debug("%s: ends early: %s", self.source, reason(error))
+                    return
+                raise acap.Unavailable(f"{self.source}: {reason(error)}") from None
+            if packet is None:
+                return
+            if packet.stream_index == stream.index:
+                yield from self._decoded(packet)
+
+    def _decoded(self, packet: Packet[Stream]) -> list[VideoFrame]:
+        try:
+            return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]
+        except av.error.EOFError:
+            return []
+        except av.error.FFmpegError as error:
+            # A broken packet costs its frame; a source with nothing else is given up for want of frames.
+            _LOG.debug("%s: a packet does not decode: %s", self.source, reason(error))
+            return []
+
+    def _expect(self, when_ns: int) -> None:
+        with self._changed:
+            self._expected_ns = when_ns
+
+    def _publish(self, frame: VideoFrame) -> None:
+        # Scaling hides these tags from swscale by writing them, and back: with several threads at one frame, there
+        # must be nothing to hide. They are about displays, and no stream here converts between these.
+        frame.color_trc = ColorTrc.UNSPECIFIED
+        frame.color_primaries = ColorPrimaries.UNSPECIFIED
+        with self._changed:
+            if self._stopping.is_set():
+                return
+            self._expected_ns = time.monotonic_ns()
+            self._newest = Captured(frame, self._expected_ns)
+            self._changed.notify_all()

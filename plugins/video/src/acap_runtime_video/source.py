@@ -1,0 +1,40 @@
+"""What FFmpeg is told about a source, and what people are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import acap_runtime as acap
+
+_CREDENTIALS: Final = re.compile(r"(?<=://)\S*@")
+_QUERY: Final = re.compile(r"(://[^\s?]*\?)\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source as FFmpeg opens it.
+
+    `expected` says in messages what it should have been. A `live` source gives frames as they are taken and ends when
+    it fails; any other is played at its own pace, for ever. It may be silent for `timeout_s`. `failure` is what it
+    means that it cannot be opened.
+    """
+
+    text: str
+    url: str
+    expected: str
+    format: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    live: bool = False
+    timeout_s: float = 5.0
+    failure: type[acap.AcapError] = acap.NotReady
+
+    def __str__(self) -> str:
+        return without_credentials(self.text)
+
+
+def without_credentials(text: str) -> str:
+    """Leave out what stands before an @ in a URL, and what follows a question mark: cameras take passwords in both."""
+    return _QUERY.sub(r"\1…", _CREDENTIALS.sub("***@", text))
