@@ -4,8 +4,8 @@
     python3 dev.py demo             start the runtime, have it read handwritten digits from pictures and video, stop it
     python3 dev.py test [ARG ...]   lint, types and all tests, as CI runs them; ARGs go to pytest and leave out the rest
 
-Both set up what they need: a virtual environment in .venv, packages from pip, and libyuv from apt where this is
-Debian and you are root. Standard library only.
+Both set up what they need: a virtual environment in .venv, packages from pip, and libraries from apt where this is
+Debian and you are root: libyuv, and for the tests a C compiler, OpenCL and Vulkan in software. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -24,6 +25,11 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 DISTRIBUTIONS = [ROOT / "core", *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
+NEEDED = {
+    "demo": [ROOT / "core", *(ROOT / "plugins" / name for name in ("debug", "libyuv", "tflite_cpu"))],
+    "test": DISTRIBUTIONS,
+}
+SWIFTSHADER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acap-runtime" / "swiftshader"
 
 
 def main() -> int:
@@ -57,7 +63,9 @@ class SetUpError(Exception):
 
 def set_up(group: str) -> None:
     install_libyuv()
-    described = [ROOT / "pyproject.toml", *(path / "pyproject.toml" for path in DISTRIBUTIONS)]
+    if group == "test":
+        install_stand_ins()
+    described = [ROOT / "pyproject.toml", *(path / "pyproject.toml" for path in NEEDED[group])]
     state = hashlib.sha256(b"".join([*(path.read_bytes() for path in described), sys.version.encode()])).hexdigest()
     stamp = VENV / f"{group}.stamp"
     if stamp.exists() and stamp.read_text() == state:
@@ -68,7 +76,7 @@ def set_up(group: str) -> None:
         make_venv()
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     need(run(*pip, "--upgrade", "pip"), "pip could not be upgraded: is a package index reachable?")
-    editable = [word for path in DISTRIBUTIONS for word in ("--editable", path)]
+    editable = [word for path in NEEDED[group] for word in ("--editable", path)]
     need(run(*pip, "--group", group, *editable), "the packages could not be installed: see pip's message above")
     stamp.write_text(state)
     say(f"set up in {time.monotonic() - started:.0f} s")
@@ -88,8 +96,40 @@ def install_libyuv() -> None:
         apt_install("libyuv0", "libyuv is missing, with which images are converted")
 
 
+def install_stand_ins() -> None:
+    """What tests use where there is no accelerator. Where it cannot be installed, they skip and say what is missing."""
+    if not can_apt():
+        say("without root on Debian, tests that need gcc, pocl or SwiftShader skip where those are missing")
+        return
+    if not shutil.which("gcc"):
+        apt_install("gcc", "a C compiler is missing, with which the tests make their fakes of drivers")
+        apt_install("libc6-dev", "the C library's headers are missing")
+    if not list(Path("/etc/OpenCL/vendors").glob("*.icd")):
+        apt_install("pocl-opencl-icd", "an OpenCL device is missing, on which chip 13 is tested")
+    if not list(SWIFTSHADER.rglob("vk_swiftshader_icd.json")):
+        unpack_swiftshader()
+
+
+def unpack_swiftshader() -> None:
+    """Vulkan in software, out of Debian's package of Chromium, without installing that."""
+    say(f"unpacking SwiftShader into {SWIFTSHADER}, on which chip 8 is tested")
+    with tempfile.TemporaryDirectory() as folder:
+        run("apt-get", "-qq", "update")
+        failed = subprocess.run(["apt-get", "-qq", "download", "chromium-common"], cwd=folder, check=False).returncode
+        packages = list(Path(folder).glob("chromium-common_*.deb"))
+        if failed or not packages:
+            say("chromium-common could not be downloaded: tests of chip 8 on SwiftShader will skip")
+            return
+        SWIFTSHADER.mkdir(parents=True, exist_ok=True)
+        need(run("dpkg-deb", "-x", packages[0], SWIFTSHADER), "SwiftShader could not be unpacked")
+
+
+def can_apt() -> bool:
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
 def apt_install(package: str, problem: str) -> None:
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
+    if not can_apt():
         raise SetUpError(f"{problem}; on Debian or Ubuntu: sudo apt-get install {package}; then run this again")
     say(f"{problem}: apt-get install {package}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -99,7 +139,9 @@ def apt_install(package: str, problem: str) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    tests = [("tests", [PYTHON, "-m", "pytest", *arguments])]
+    # Side by side: the distributions' own tests, each alone, and those of all together (tests/conftest.py).
+    whole = ["--numprocesses=2", "--dist=loadgroup"]
+    tests = [("tests", [PYTHON, "-m", "pytest", *(arguments or whole)])]
     checks = [
         ("lint", [PYTHON, "-m", "ruff", "check", "."]),
         ("format", [PYTHON, "-m", "ruff", "format", "--check", "."]),

@@ -25,6 +25,8 @@ from typing import Final
 
 import grpc
 from acap_runtime.proto import (
+    DeleteStreamRequest,
+    DeleteStreamResponse,
     GetFrameRequest,
     GetFrameResponse,
     NewStreamRequest,
@@ -70,6 +72,9 @@ class Video:
         self._new = channel.unary_unary(
             f"{_SERVICE}/NewStream", NewStreamRequest.SerializeToString, NewStreamResponse.FromString
         )
+        self._delete = channel.unary_unary(
+            f"{_SERVICE}/DeleteStream", DeleteStreamRequest.SerializeToString, DeleteStreamResponse.FromString
+        )
         self._get = channel.unary_unary(
             f"{_SERVICE}/GetFrame", GetFrameRequest.SerializeToString, GetFrameResponse.FromString
         )
@@ -78,6 +83,9 @@ class Video:
         settings = {"format": _YUV, "width": width, "height": height, "framerate": _FRAMERATE}
         request = NewStreamRequest(settings={**settings, "timestamp_type": _MONO_CAPTURE})
         return int(self._new(request, timeout=_TIMEOUT_S, wait_for_ready=True).stream_id)
+
+    def delete(self, stream: int) -> None:
+        self._delete(DeleteStreamRequest(stream_id=stream), timeout=_TIMEOUT_S)
 
     def frame(self, stream: int) -> GetFrameResponse:
         return self._get(GetFrameRequest(stream_id=stream), timeout=_TIMEOUT_S)
@@ -148,6 +156,7 @@ def _predictions(
             for clients in CLIENTS:
                 sample = _calls(server, request, clients, arguments.seconds)
                 rates.setdefault(f"ours, {clients} client{'s' * (clients > 1)}", []).append(sample)
+    video.delete(stream)  # its camera would be counted with what is measured next
     return rates
 
 
@@ -171,6 +180,7 @@ def _fetching(server: Server, video: Video, width: int, height: int, seconds: fl
     again = GetFrameRequest(stream_id=stream, frame_reference=answer.frame_reference).SerializeToString()
     with Connection(server.socket, f"{_SERVICE}/GetFrame") as connection:
         at_once = measure([partial(connection.call, again)], seconds)
+    video.delete(stream)
     return Fetching(f"{width}x{height}", median(late_ms), at_once.p50_ms, paced.server_cpu_ms)
 
 

@@ -91,7 +91,7 @@ def test_a_parameter_that_does_not_parse_is_warned_of_beside_the_output(device: 
 def test_a_store_that_cannot_be_read_ends_it_with_1(tmp_path: Path) -> None:
     done = run("-o", "--parameters", tmp_path / "nothing")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("acapruntime: error: parameters file ")
+    assert done.stderr.startswith("acapruntime: error: -o: root.Acapruntime.Verbose cannot be read: parameters file ")
     assert "No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr
 

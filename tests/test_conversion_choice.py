@@ -118,7 +118,7 @@ def failed_start(start_server: Callable[..., Any], *arguments: object, **options
 
 
 def test_without_a_converter_only_requests_that_need_one_fail_and_say_what_to_install(start_server, model: str) -> None:
-    server = start_server("-j", "1", "-m", model, "--block", "libyuv")
+    server = start_server("-j", "1", "-m", model, "--block", "libyuv", "--block", "opencl")
     with server.client() as client:
         assert (client.predict(model, {"image": FITS})["image"] == FITS).all()
         for _ in range(2):
@@ -169,28 +169,26 @@ def test_a_named_converter_that_is_not_ready_stops_the_start(
     assert "Traceback" not in log
 
 
-def test_a_named_converter_that_is_not_installed_stops_the_start_and_says_what_to_install(
-    start_server, model: str
-) -> None:
-    log = failed_start(start_server, "-j", "1", "-j", "10", "-m", model)
-    assert "pip install acap-runtime-ace" in log
+def test_a_named_converter_that_is_not_used_stops_the_start_and_says_why(start_server, model: str) -> None:
+    log = failed_start(start_server, "-j", "1", "-j", "10", "-m", model, "--block", "ace")
+    assert "plugin ace of acap-runtime-ace is not used: blocked by --block" in log
 
 
 @pytest.mark.parametrize("libyuv", ["not ready", "blocked"])
 def test_another_ready_chip_converts_where_libyuv_cannot(start_server, model: str, painters, libyuv: str) -> None:
     environment = {**painters(7, 9), "ACAP_TEST_PAINTER_7": "broken"}
-    words = ("--block", "libyuv") if libyuv == "blocked" else ()
+    words = ["--block", "opencl", *(["--block", "libyuv"] if libyuv == "blocked" else [])]
     if libyuv == "not ready":
         environment |= BROKEN_LIBYUV
     server = start_server("-j", "1", "-m", model, *words, environment=environment)
     with server.client() as client:
         assert (converted(client, model) == 9).all()
-    assert "images are converted by chip painter-9" in server.log
+    server.wait_for_log("images are converted by chip painter-9")
 
 
 def test_where_no_converter_is_ready_each_reason_is_told(start_server, model: str, painters) -> None:
     environment = {**painters(7), **BROKEN_LIBYUV, "ACAP_TEST_PAINTER_7": "broken"}
-    server = start_server("-j", "1", "-m", model, environment=environment)
+    server = start_server("-j", "1", "-m", model, "--block", "opencl", environment=environment)
     with server.client() as client:
         assert (client.predict(model, {"image": FITS})["image"] == FITS).all()
         code, details = code_of(lambda: client.predict(model, {"image": NEEDS_A_CONVERSION}))

@@ -397,3 +397,16 @@ def test_calls_that_wait_for_a_load_count_for_the_queue_and_the_operators_models
         assert len(refused) == 8
         assert max(refused) < 1.5
         assert [code for _, code in outcomes].count(grpc.StatusCode.OK) == 2
+
+
+def test_a_clients_bad_file_during_the_start_is_that_clients_trouble_only(start_server, write, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("no = toml = at all")
+    server = start_server("-j", "1", "-m", f"echo={write('echo')}", ready=False)
+    with server.client() as client:
+        # It is asked for before the chip is up, and so before the models given with -m are loaded.
+        with pytest.raises(grpc.RpcError) as caught:
+            client.predict(str(bad), {"data": np.zeros(1, np.uint8)})
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert client.predict("echo", {"data": np.zeros(1, np.uint8)})
+    assert server.stop() == 0

@@ -204,5 +204,9 @@ class TestOverrides:
         assert "/usr/local/packages/acapruntime/server.pem" in done.stderr
 
     def test_without_a_store_it_warns_and_goes_on(self, start_server) -> None:
-        server = start_server("-o")
+        server = start_server("-o", "--block", "axis_os")
         server.wait_for_log("-o: there is no parameter store")
+
+    def test_a_devices_own_store_on_another_machine_is_warned_of_too(self, start_server) -> None:
+        server = start_server("-o")
+        server.wait_for_log("-o: nothing overrides the command line: parameter store axparameter is not ready")

@@ -241,7 +241,8 @@ def test_other_raw_formats_and_sizes_are_converted_too(
 
 
 def test_without_a_chip_that_converts_the_answer_says_what_to_install(start_server, models: dict[str, str]) -> None:
-    server = start_server("-j", 1, "--block", "libyuv", "-m", models["picture"], "--camera", "test-pattern")
+    blocked = ["--block", "libyuv", "--block", "opencl"]
+    server = start_server("-j", 1, *blocked, "-m", models["picture"], "--camera", "test-pattern")
     with server.client() as client:
         video = Video(client.channel)
         stream = video.open(YUV)

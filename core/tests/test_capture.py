@@ -161,6 +161,34 @@ def test_a_frame_that_is_held_stays_and_a_frame_that_is_kept_stays_a_copy() -> N
     run(test)
 
 
+def test_a_frame_whose_slot_was_freed_is_kept_as_a_copy_and_its_slot_is_freed_once() -> None:
+    async def test(camera: FakeCamera) -> None:
+        await camera.open()
+        capture = camera.capture
+        lent = [await camera.frame(fill) for fill in range(1, 6)]
+        assert all(capture.lend(frame) for frame in lent)
+        copied = await camera.frame(6)
+        assert not capture.lend(copied)
+        pixels = bytearray(copied.picture_nbytes)
+        copied.copy_picture(memoryview(pixels))
+        await camera.frame(7)  # the slot of the copied one is free now
+        copied.keepers += 1
+        capture.keep(copied)
+        for frame in lent:
+            capture.give_back(frame)
+        for fill in range(8, 40):
+            frame = await camera.frame(fill)
+            assert frame.content == bytes([fill]) * len(pixels)
+            frame.keepers += 1
+            capture.keep(frame)
+            frame.keepers -= 1
+        camera.hear()
+        assert len(camera.free) == camera.layout.slots - KEPT
+        assert copied.content == bytes(pixels) == b"\6" * len(pixels)
+
+    run(test)
+
+
 def test_waiters_wake_with_the_next_frame_and_with_the_end() -> None:
     async def test(camera: FakeCamera) -> None:
         await camera.open()

@@ -620,7 +620,7 @@ class TestVapix:
         monkeypatch.setitem(sys.modules, "httpx", None)
         monkeypatch.delitem(sys.modules, "acap_runtime.stores.vapix", raising=False)
         with pytest.raises(NotReady, match=r"pip install 'acap-runtime\[vapix\]'"):
-            asyncio.run(make_store(Settings(parameters="http://127.0.0.1"), Plugins(()), {}))
+            make_store(Settings(parameters="http://127.0.0.1"), Plugins(()), {})
 
 
 @pytest.fixture
@@ -960,10 +960,12 @@ class TestChoice:
         """What the store that is made answers for root.A."""
 
         async def scenario() -> str | None:
-            store = await make_store(settings, Plugins(plugins), environment or {})
+            store = make_store(settings, Plugins(plugins), environment or {})
             if store is None:
                 return None
             try:
+                if settings.parameters:
+                    await store.probe()
                 return await store.get("root.A")
             finally:
                 await store.close()
@@ -1003,15 +1005,14 @@ class TestChoice:
         assert self.made(Settings()) is None
         assert self.made(Settings(), plugin) == "1"
 
-    def test_an_own_store_that_is_not_ready_or_not_the_only_one_is_not_used(
+    def test_an_own_store_that_is_not_the_only_one_is_not_used_and_one_that_is_not_ready_says_so_when_asked(
         self, plugin: Plugin, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.INFO)
         assert self.made(Settings(), plugin, plugin) is None
         assert "several stores of its own" in caplog.text
-        (tmp_path / "probe.py").write_text("raise OSError('no bus')")
-        assert self.made(Settings(), plugin) is None
-        assert "no bus" in caplog.text
+        (tmp_path / "probe.py").write_text("raise acap.NotReady('no bus')")
+        with pytest.raises(NotReady, match="no bus"):
+            self.made(Settings(), plugin)
 
     def test_what_is_named_has_to_be_there(self, plugin: Plugin, tmp_path: Path) -> None:
         with pytest.raises(NotReady, match=r"expected a file, https://HOST, or a plugin's store.*: scripted"):
@@ -1088,7 +1089,11 @@ class TestOverride:
     def test_a_store_that_does_not_answer_stops_the_start(self, kind: type[AcapError]) -> None:
         values: dict[str, Any] = {"Verbose": "yes", "UseTLS": kind("the camera is down")}
         with pytest.raises(kind, match=r"-o: root\.Acapruntime\.UseTLS cannot be read: the camera is down"):
-            self.settings(values)
+            self.settings(values, parameters="https://camera")
+
+    def test_a_devices_own_store_on_another_machine_overrides_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert self.settings({"Verbose": NotReady("no AXIS OS")}, port=5).port == 5
+        assert "-o: nothing overrides the command line: no AXIS OS" in caplog.text
 
 
 class TestService:

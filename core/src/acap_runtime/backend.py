@@ -226,6 +226,12 @@ class InferenceBackend(Backend):
 class ProcessingBackend(Backend):
     """A chip that converts images."""
 
+    def converts(self, conversion: Conversion) -> bool:  # noqa: ARG002 - a chip without limits looks at nothing
+        """Whether this chip does such conversions: a look at the numbers alone, in the front, before it is chosen to
+        convert for another chip. What this allows may still be refused by `prepare`.
+        """
+        return True
+
     @abstractmethod
     def prepare(self, conversion: Conversion) -> Model:
         """Make a model with `conversion.inputs` and `conversion.outputs`.

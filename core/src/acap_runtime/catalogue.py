@@ -99,7 +99,8 @@ class Catalogue:
 
     async def preload(self) -> None:
         """Load the operator's models side by side. Raises the error of one that cannot be loaded, with its file."""
-        await asyncio.gather(*(self._preload(name, entry) for name, entry in self._entries.items()))
+        given = [(name, entry) for name, entry in self._entries.items() if not entry.on_demand]
+        await asyncio.gather(*(self._preload(name, entry) for name, entry in given))
 
     async def _preload(self, name: str, entry: _Entry) -> None:
         try:

@@ -6,9 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from acap_runtime.errors import NotReady
+from acap_runtime.backend import Conversion
+from acap_runtime.chips import LIBYUV
+from acap_runtime.errors import AcapError, NotReady
 from acap_runtime.plugins import InstalledChip
 from acap_runtime.worker.calls import Converter
 from acap_runtime.worker.supervisor import probe
@@ -24,39 +27,60 @@ class ConverterChoice:
     def __init__(self, candidates: Sequence[InstalledChip], *, required: bool) -> None:
         self._candidates = candidates
         self._required = required
-        self._chosen: Converter | None = None
-        self._problem: NotReady | None = None
-        self._retry_at = 0.0
+        self._verdicts: dict[InstalledChip, _Verdict] = {}
         self._lock = asyncio.Lock()
 
     async def prepare(self) -> None:
-        """Choose before the first image comes. Raises `NotReady` only where the operator named the chip."""
-        try:
-            await self.get()
-        except NotReady:
-            if self._required:
-                raise
-
-    async def get(self) -> Converter:
-        """The chip to convert with. Raises `NotReady` with every candidate's reason and what to install."""
-        if self._chosen is not None:
-            return self._chosen
-        async with self._lock:
-            return self._chosen or await self._choose()
-
-    async def _choose(self) -> Converter:
-        if self._problem is not None and time.monotonic() < self._retry_at:
-            raise self._problem.again()
+        """Find a chip before the first image comes. Raises `NotReady` only where the operator named the chip."""
         reasons = []
-        problems = await probe(self._candidates, _PROBE_TIME_S)
-        for chip, problem in zip(self._candidates, problems, strict=True):
+        for chip in self._candidates:
+            problem = await self._problem_of(chip)
             if problem is None:
-                self._chosen = Converter(chip.plugin.address, chip.backend.name)
                 _LOG.info("images are converted by %s", chip)
-                return self._chosen
+                return
             reasons.append(str(problem))
-        advice = "; ".join(reasons) or "no plugin for image conversion is installed: pip install acap-runtime-libyuv"
-        self._problem = NotReady(f"the image needs a conversion to the model's size, and no chip can do it: {advice}")
-        self._retry_at = time.monotonic() + _RETRY_S
-        _LOG.warning("images cannot be converted: %s", advice)
-        raise self._problem
+        if self._required:
+            raise self._not_ready(reasons)
+        _LOG.warning("images cannot be converted: %s", self._advice(reasons))
+
+    async def get(self, conversion: Conversion) -> Converter:
+        """The first chip that is ready and does such conversions; the named one in any case.
+
+        Raises `NotReady` with every candidate's reason and what to install.
+        """
+        reasons = []
+        for chip in self._candidates:
+            if not (self._required or chip.converts(conversion)):
+                reasons.append(f"{chip} does not convert {conversion}")
+                continue
+            problem = await self._problem_of(chip)
+            if problem is None:
+                return Converter(chip.plugin.address, chip.backend.name)
+            reasons.append(str(problem))
+        raise self._not_ready(reasons)
+
+    async def _problem_of(self, chip: InstalledChip) -> AcapError | None:
+        verdict = self._verdicts.get(chip)
+        if verdict is None or (verdict.problem is not None and time.monotonic() > verdict.retry_at):
+            async with self._lock:
+                verdict = self._verdicts.get(chip)
+                if verdict is None or (verdict.problem is not None and time.monotonic() > verdict.retry_at):
+                    (problem,) = await probe([chip], _PROBE_TIME_S)
+                    verdict = self._verdicts[chip] = _Verdict(problem, time.monotonic() + _RETRY_S)
+        return verdict.problem
+
+    def _not_ready(self, reasons: Sequence[str]) -> NotReady:
+        return NotReady(
+            f"the image needs a conversion to the model's size, and no chip can do it: {self._advice(reasons)}"
+        )
+
+    def _advice(self, reasons: Sequence[str]) -> str:
+        missing = all(chip.backend.chip_id != LIBYUV for chip in self._candidates) and not self._required
+        libyuv = "the plugin that converts all images is not used here: pip install acap-runtime-libyuv"
+        return "; ".join([*reasons, *([libyuv] if missing else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    problem: AcapError | None
+    retry_at: float

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from acap_runtime.errors import AcapError, InvalidRequest, shown
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, shown
 from acap_runtime.settings import Settings
 from acap_runtime.stores import Store
 
@@ -49,6 +49,11 @@ async def read_overrides(settings: Settings, store: Store | None) -> list[Overri
         key = f"{_GROUP}.{name}"
         try:
             text = await store.get(key)
+        except NotReady as error:
+            if settings.parameters is not None:
+                raise NotReady(f"-o: {key} cannot be read: {error}") from None
+            _LOG.warning("-o: nothing overrides the command line: %s; --parameters FILE|URL names another store", error)
+            return []  # the device's own store, on a machine that is no such device
         except AcapError as error:
             raise type(error)(f"-o: {key} cannot be read: {error}") from None
         try:

@@ -5,6 +5,7 @@ Every message says what was expected, what came, and what to do about it.
 
 from __future__ import annotations
 
+import re
 from typing import Self
 
 
@@ -48,3 +49,10 @@ def shown(text: object, limit: int = 120) -> str:
     """Quote something that a client sent, short enough for a status message and free of control characters."""
     quoted = repr(str(text)[: limit + 1])
     return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…'"
+
+
+def hidden(source: str) -> str:
+    """A URL for messages and lists: without what stands before an @, and without its query, since cameras take
+    passwords in both. Other text stays as it is.
+    """
+    return re.sub(r"(://[^\s?]*\?).+", r"\1…", re.sub(r"(?<=://).*@", "***@", source, flags=re.DOTALL), flags=re.DOTALL)

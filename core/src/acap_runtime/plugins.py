@@ -5,7 +5,6 @@ A plugin that cannot be imported, or whose hooks are wrong, is set aside with th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,10 +13,10 @@ from importlib.metadata import EntryPoint, distributions, entry_points
 import pluggy
 
 from acap_runtime import hookspecs
-from acap_runtime.backend import Backend, InferenceBackend, ProcessingBackend
+from acap_runtime.backend import Backend, Conversion, InferenceBackend, ProcessingBackend
 from acap_runtime.camera import Camera
 from acap_runtime.chips import CHIPS, LIBYUV, NO_CHIP, Chip, words
-from acap_runtime.errors import InvalidRequest, NotReady
+from acap_runtime.errors import InvalidRequest, NotReady, hidden
 from acap_runtime.parameters import ParameterStore
 
 
@@ -54,6 +53,9 @@ class InstalledChip:
     def processes_images(self) -> bool:
         return isinstance(self.backend, ProcessingBackend)
 
+    def converts(self, conversion: Conversion) -> bool:
+        return isinstance(self.backend, ProcessingBackend) and self.backend.converts(conversion)
+
     @property
     def words(self) -> frozenset[str]:
         return words(self.backend.chip_id, self.backend.name, self.backend.aliases)
@@ -84,11 +86,6 @@ class InstalledStore:
 
     def __str__(self) -> str:
         return f"parameter store {self.store.name}"
-
-
-def hidden(source: str) -> str:
-    """A source or URL for messages and lists, without the user name and password in it."""
-    return re.sub(r"//\S*@", "//***@", source)
 
 
 def described(chip_id: int | None, name: str) -> str:
@@ -253,13 +250,20 @@ class Plugins:
         return found[0]
 
     def own_cameras(self) -> tuple[InstalledCamera, ...]:
-        """The device's own cameras, as far as plugins know any."""
-        return tuple(
+        """The device's own cameras, as far as plugins know any. Raises `NotReady` where two have one name."""
+        found = tuple(
             InstalledCamera(camera.name, camera.own_source, camera, plugin)
             for plugin in self.rows
             for camera in plugin.brings.cameras
             if camera.own_source is not None
         )
+        if len({camera.name for camera in found}) < len(found):
+            plugins = " and ".join(f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in found)
+            raise NotReady(
+                f"this device's own cameras share a name: {', '.join(each.name for each in found)}, from {plugins}; "
+                f"uninstall one, or start with --block and its plugin or distribution name"
+            )
+        return found
 
     def stores(self) -> tuple[InstalledStore, ...]:
         """Every parameter store that a working plugin brings."""

@@ -16,7 +16,7 @@ import grpc.aio
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.converters import ConverterChoice
 from acap_runtime.device_parameters import overridden
-from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable, hidden
 from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
 from acap_runtime.rpc import handlers
 from acap_runtime.services.parameter import ParameterService
@@ -46,15 +46,23 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
     Listens once it knows its settings, some of which device parameters may have (``-o``); the chip and the models
     given come up meanwhile, and calls for them wait. Raises `AcapError` where the start fails.
     """
-    store = await make_store(settings, plugins)
+    stop = _stop_event()
+    store = make_store(settings, plugins)
     try:
-        await _serve(await overridden(settings, store), plugins, store)
+        overriding = asyncio.create_task(overridden(settings, store))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait((overriding, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if overriding.done():
+            await _serve(overriding.result(), plugins, store, stop)
+        else:
+            overriding.cancel()
     finally:
         if store is not None:
             await store.close()
 
 
-async def _serve(settings: Settings, plugins: Plugins, store: Store | None) -> None:
+async def _serve(settings: Settings, plugins: Plugins, store: Store | None, stop: asyncio.Event) -> None:
     if settings.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
     chip, named_converter = chosen_chips(settings.chips, plugins)
@@ -76,11 +84,10 @@ async def _serve(settings: Settings, plugins: Plugins, store: Store | None) -> N
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
     server.add_generic_rpc_handlers(handlers(prediction, VideoCaptureService(streams, limit), ParameterService(store)))
-    stop = _stop_event()
     if settings.models and worker is None:
         _LOG.warning("-m: without a chip (-j) no model is loaded")
     async with _listening(server, settings):
-        start = asyncio.create_task(_start(worker, catalogue, choice))
+        start = asyncio.create_task(_start(settings, store, worker, catalogue, choice))
         expiry = asyncio.create_task(streams.expire())
         grace_s = settings.grace_s
         try:
@@ -96,9 +103,7 @@ async def _serve(settings: Settings, plugins: Plugins, store: Store | None) -> N
                 task.cancel()
             await asyncio.gather(start, expiry, return_exceptions=True)
             await server.stop(grace_s)
-            await streams.stop()
-            if worker:
-                await worker.stop()
+            await asyncio.gather(streams.stop(), *([worker.stop()] if worker else []))
     _LOG.info("stopped")
 
 
@@ -113,8 +118,14 @@ def _model_options(settings: Settings, chip: InstalledChip | None) -> dict[str, 
 def _make_streams(settings: Settings, plugins: Plugins) -> Streams:
     cameras = [plugins.camera(camera.name, camera.source) for camera in settings.cameras] or plugins.own_cameras()
     workers = [CameraWorker(camera, kept_frames=settings.kept_frames, verbose=settings.verbose) for camera in cameras]
+    for number, camera in enumerate(cameras, 1):
+        _LOG.info("camera %d: %s, %s; opened when a client wants it", number, camera.name, hidden(camera.source))
     return Streams(
-        workers, limit=settings.max_streams, lease_s=settings.stream_lease_s, kept_frames=settings.kept_frames
+        workers,
+        named=bool(settings.cameras),
+        limit=settings.max_streams,
+        lease_s=settings.stream_lease_s,
+        kept_frames=settings.kept_frames,
     )
 
 
@@ -123,7 +134,12 @@ def _make_worker(settings: Settings, chip: InstalledChip) -> Worker:
     return Worker(chip, limits, RestartPolicy(), verbose=settings.verbose)
 
 
-async def _start(worker: Worker | None, catalogue: Catalogue, choice: ConverterChoice) -> None:
+async def _start(
+    settings: Settings, store: Store | None, worker: Worker | None, catalogue: Catalogue, choice: ConverterChoice
+) -> None:
+    if store is not None and settings.parameters is not None:
+        await store.probe()
+        _LOG.info("parameters come from %s", store)
     if worker is None:
         _LOG.info("no chip: the server runs without inference (-j CHIP)")
     else:

@@ -16,8 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from acap_runtime.catalogue import ModelSource
-from acap_runtime.errors import InvalidRequest
-from acap_runtime.plugins import hidden
+from acap_runtime.errors import InvalidRequest, hidden
 
 PREFIX: Final = "ACAPRUNTIME_"
 _SWITCH: Final = {
@@ -88,10 +87,12 @@ class CameraSource:
 
 def parse_camera(text: str) -> CameraSource:
     """``SOURCE`` or ``NAME=SOURCE``; a name has letters, digits, ``-``, ``_`` and dots, so that URLs may have ``=``."""
-    found = re.fullmatch(r"(?:([A-Za-z0-9._-]+)=)?(.+)", text, re.DOTALL)
-    if found is None:
-        raise InvalidRequest(f"expected SOURCE or NAME=SOURCE, got {text!r}")
-    name, source = found.groups()
+    found = re.fullmatch(r"(?:([A-Za-z0-9._-]+)=)?([^=].*)", text, re.DOTALL)
+    name, source = found.groups() if found else (None, "")
+    if not source or (source.endswith("=") and re.fullmatch(r"[A-Za-z0-9._-]+=", source)):
+        raise InvalidRequest(f"expected SOURCE or NAME=SOURCE, got {hidden(text)!r}")
+    if name and name.isdecimal():
+        raise InvalidRequest(f"expected a name that is no number, which clients count cameras by, got {hidden(text)!r}")
     return CameraSource(name or hidden(source), source)
 
 
@@ -207,7 +208,7 @@ class Settings:
             raise InvalidRequest(f"--model: expected each name once, got {', '.join(twice)} again")
         names = [camera.name for camera in self.cameras]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InvalidRequest(f"--camera: expected each name once, got {', '.join(twice)} again; use NAME=SOURCE")
+            raise InvalidRequest(f"--camera: expected each name once, got {', '.join(twice)} again")
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:

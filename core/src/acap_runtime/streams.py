@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,13 @@ from acap_runtime.worker.ring import Ring
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_CHECK_S: Final = 10.0
-_NO_CAMERA: Final = (
-    "this server has no camera; start it with --camera SOURCE, such as --camera test-pattern or "
-    "--camera rtsp://HOST/PATH (acapruntime cameras lists what is there)"
+_HIGHEST_FIRST: Final = 1 << 31
+"""Below it the first stream's number is drawn; the wire has numbers up to twice as high."""
+_NAME_ONE: Final = (
+    "start the server with --camera SOURCE, such as --camera test-pattern or --camera rtsp://HOST/PATH "
+    "(acapruntime cameras lists what is there)"
 )
+_NO_CAMERA: Final = f"this server has no camera; {_NAME_ONE}"
 
 
 class Stream:
@@ -101,8 +105,8 @@ class Stream:
         if frame is None:
             kept = ", ".join(map(str, self._kept)) or "none"
             raise NotFound(
-                f"stream {self.number} has no frame {reference} any more; those that models ran on last are kept: "
-                f"{kept} (--kept-frames {self._kept_frames})"
+                f"stream {self.number} keeps no frame {reference}; of those that models ran on, it keeps: {kept} "
+                f"(--kept-frames {self._kept_frames})"
             )
         return frame
 
@@ -158,16 +162,23 @@ class NewestPicture(SharedSource):
 
 
 class Streams:
-    """Every open stream, by number. At most `limit`; one that nobody uses for `lease_s` is deleted."""
+    """Every open stream, by number. At most `limit`; one that nobody uses for `lease_s` is deleted.
 
-    def __init__(self, cameras: Sequence[CameraWorker], *, limit: int, lease_s: float, kept_frames: int) -> None:
+    `named` says that the operator named the cameras: others are what this device may have.
+    """
+
+    def __init__(
+        self, cameras: Sequence[CameraWorker], *, named: bool, limit: int, lease_s: float, kept_frames: int
+    ) -> None:
         self._cameras = {camera.camera.name: camera for camera in cameras}
+        self._named = named
         self._limit = limit
         self._lease_s = lease_s
         self._kept_frames = kept_frames
         self._streams: dict[int, Stream] = {}
         self._opening = 0
-        self._last = 0
+        # Not from 1: who still has a stream's number from before a restart must not meet somebody else's.
+        self._last = secrets.randbelow(_HIGHEST_FIRST)
 
     async def new(self, camera_name: str | None, settings: StreamSettings, timestamp_type: int) -> Stream:
         """Open a stream of a camera, of the first where none is named.
@@ -181,6 +192,8 @@ class Streams:
         self._opening += 1
         try:
             capture = await camera.open(settings)
+        except NotReady as error:
+            raise error.again() if self._named else NotReady(f"{error}; {_NAME_ONE}") from None
         finally:
             self._opening -= 1
         self._last += 1

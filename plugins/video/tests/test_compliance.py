@@ -11,7 +11,6 @@ from acap_runtime_video import FileCamera, FilterCamera, RtspCamera, V4l2Camera
 
 class TestFilters(CameraContract):
     foreign_sources = ("", "test-pattern", "pictures:/folder", "/data/clip.mp4")
-    framerate = 50
     rounds = 4
 
     @pytest.fixture
@@ -30,7 +29,6 @@ class TestFilters(CameraContract):
 class TestFiles(CameraContract):
     foreign_sources = ("", "test-pattern", "pictures:/folder", "rtsp://host/clip.mp4", "/dev/video0")
     sizes = ((160, 120), (301, 201))
-    framerate = 50
     rounds = 4
 
     @pytest.fixture
@@ -48,7 +46,6 @@ class TestFiles(CameraContract):
 
 class TestRtsp(CameraContract):
     foreign_sources = ("", "rtsp", "http://host/path", "/data/clip.mp4")
-    framerate = 50
     rounds = 2
 
     def supported(self) -> list[acap.StreamSettings]:

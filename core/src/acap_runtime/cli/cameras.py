@@ -9,8 +9,8 @@ from typing import Any
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
-from acap_runtime.errors import AcapError
-from acap_runtime.plugins import InstalledCamera, Plugins, hidden
+from acap_runtime.errors import AcapError, hidden
+from acap_runtime.plugins import InstalledCamera, Plugins
 from acap_runtime.settings import CameraSource, Settings, add_arguments, parse_camera, read_settings
 from acap_runtime.worker.camera import probe_cameras
 

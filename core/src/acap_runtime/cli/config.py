@@ -15,8 +15,7 @@ from acap_runtime.catalogue import ModelSource
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.device_parameters import Override, applied, read_overrides
-from acap_runtime.errors import InvalidRequest
-from acap_runtime.plugins import hidden
+from acap_runtime.errors import InvalidRequest, hidden
 from acap_runtime.settings import CameraSource, Settings, add_arguments, option_name, traced_settings
 from acap_runtime.stores.choice import make_store
 
@@ -48,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 async def _read_overrides(settings: Settings) -> list[Override]:
-    store = await make_store(settings, discover(settings.blocked))
+    store = make_store(settings, discover(settings.blocked))
     try:
         return await read_overrides(settings, store)
     finally:

@@ -48,14 +48,11 @@ class Method:
         *,
         timeout_s: float | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
-        wait_for_ready: bool = True,
     ) -> Any:
-        """The response. A server that is not there for the moment is waited for, within the same time, unless
-        `wait_for_ready` is False. Raises `CallFailed`.
-        """
+        """The response. Raises `CallFailed`: UNAVAILABLE at once where the server is not there any more."""
         limit = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return self._call(request, timeout=limit, metadata=metadata, wait_for_ready=wait_for_ready)
+            return self._call(request, timeout=limit, metadata=metadata)
         except grpc.RpcError as error:
             status, message = error.code(), error.details() or ""
             if status is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -97,7 +97,7 @@ class Stream:
         request = DeleteStreamRequest(stream_id=self.number)
         # ValueError is what grpc raises where the client was closed first.
         with contextlib.suppress(CallFailed, ValueError):
-            self._calls.delete_stream(request, timeout_s=_GOODBYE_S, wait_for_ready=False)
+            self._calls.delete_stream(request, timeout_s=_GOODBYE_S)
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from acap_runtime.errors import InvalidRequest, NotReady, shown
 from acap_runtime.proto import ParameterResponse
 from acap_runtime.stores import Store
 
+_LOG = logging.getLogger(__name__)
 _LONGEST_KEY: Final = 255
 
 
@@ -35,4 +37,9 @@ class ParameterService:
             )
         if self._store is None:
             raise NotReady("this server has no parameter store; start it with --parameters FILE|URL")
-        return ParameterResponse(value=await self._store.get(key) or "")
+        try:
+            value = await self._store.get(key)
+        except NotReady as error:
+            raise NotReady(f"{error}; --parameters FILE|URL names another store") from None
+        _LOG.debug("parameter %s %s", key, "is unknown" if value is None else "read")
+        return ParameterResponse(value=value or "")

@@ -83,7 +83,7 @@ class PredictionService:
                 return Input(spec.name, tensor.dtype, shape, tensor.source)
         for shape in (tensor.shape, (1, *tensor.shape)):
             if conversion := conversion_for(spec, tensor.dtype, shape):
-                converter = await self._converters.get()
+                converter = await self._converters.get(conversion)
                 return Input(spec.name, tensor.dtype, shape, tensor.source, (converter, conversion))
         image = image_of(spec.dtype, spec.shape)
         raise InvalidRequest(
@@ -101,8 +101,9 @@ class PredictionService:
             raise InvalidRequest(
                 f"input {shown(spec.name)}: expected {spec}, which cannot be made of stream {stream.number}, {source}"
             )
-        conversion = (await self._converters.get(), Conversion(source, target))
-        return Input(spec.name, spec.dtype, source.shape, picture, conversion)
+        conversion = Conversion(source, target)
+        converter = await self._converters.get(conversion)
+        return Input(spec.name, spec.dtype, source.shape, picture, (converter, conversion))
 
 
 def _check_version(spec: Any) -> None:
@@ -135,9 +136,11 @@ def _picture_input(
     given = {name: proto for name, proto in given.items() if has_data(proto)}
     left = [spec for spec in specs if spec.name not in given]
     if len(left) != 1 or len(given) != len(specs) - 1:
+        names = _listed(spec.name for spec in specs)
+        expected = f"no data for {names}" if len(specs) == 1 else f"data for all but one of {names}"
         raise InvalidRequest(
-            f"inputs: expected data for all but one of {_listed(spec.name for spec in specs)}, which is the picture of "
-            f"stream {stream}; got it for {_listed(given) or 'none'}"
+            f"inputs: expected {expected}, since the picture of stream {stream} is the input; got data for "
+            f"{_listed(given) or 'none'}"
         )
     return left[0], [spec for spec in specs if spec is not left[0]], given
 

@@ -79,6 +79,7 @@ class VideoCaptureService:
             frame = stream.kept_frame(reference) if reference else await stream.next_frame()
             content = frame.content
             timestamp, custom = _timestamps(frame, stream.timestamp_type)
+            _LOG.debug("frame %d of stream %d: %d bytes", frame.number, stream.number, len(content))
             key, other = vdo.FRAME_TYPES[stream.settings.format]
             return GetFrameResponse(
                 id=frame.number,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from acap_runtime.errors import AcapError, NotReady
+from acap_runtime.errors import NotReady
 from acap_runtime.plugins import InstalledStore, Plugins
 from acap_runtime.settings import Settings
 from acap_runtime.stores import Store
@@ -18,22 +18,15 @@ from acap_runtime.stores.remote import RemoteStore
 _LOG = logging.getLogger(__name__)
 
 
-async def make_store(settings: Settings, plugins: Plugins, environment: Mapping[str, str] = os.environ) -> Store | None:
-    """The store that the settings name, probed: a camera's for a URL, a plugin's for its name, otherwise a file's.
+def make_store(settings: Settings, plugins: Plugins, environment: Mapping[str, str] = os.environ) -> Store | None:
+    """The store that the settings name: a camera's for a URL, a plugin's for its name, otherwise a file's.
 
-    Where they name none: the device's own, if one plugin brings it and it can be used, otherwise None. Who takes a
-    store closes it. Raises `NotReady` where the one that is named cannot be used.
+    Where they name none: the device's own, if exactly one plugin brings it, otherwise None. Nothing is asked yet. Who
+    takes a store closes it. Raises `NotReady` where there is none of that name.
     """
     if settings.parameters is None:
-        return await _own_store(settings, plugins)
-    store = _named_store(settings, settings.parameters, plugins, environment)
-    try:
-        await store.probe()
-    except BaseException:
-        await store.close()
-        raise
-    _LOG.info("parameters come from %s", store)
-    return store
+        return _own_store(settings, plugins)
+    return _named_store(settings, settings.parameters, plugins, environment)
 
 
 def _named_store(settings: Settings, word: str, plugins: Plugins, environment: Mapping[str, str]) -> Store:
@@ -64,24 +57,11 @@ def _vapix_store(url: str, settings: Settings, environment: Mapping[str, str]) -
     return VapixStore(url, credentials, settings.parameters_ca)
 
 
-async def _own_store(settings: Settings, plugins: Plugins) -> Store | None:
+def _own_store(settings: Settings, plugins: Plugins) -> Store | None:
     found = [each for each in plugins.stores() if each.store.own]
     if len(found) > 1:
         _LOG.warning("no parameters: this device has several stores of its own: %s", _claimants(found))
-    if len(found) != 1:
-        return None
-    store = RemoteStore(found[0], verbose=settings.verbose)
-    try:
-        await store.probe()
-    except AcapError as error:
-        await store.close()
-        _LOG.info("no parameters: %s", error)
-        return None
-    except BaseException:
-        await store.close()
-        raise
-    _LOG.info("parameters come from %s", store)
-    return store
+    return RemoteStore(found[0], verbose=settings.verbose) if len(found) == 1 else None
 
 
 def _claimants(found: list[InstalledStore]) -> str:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from acap_runtime.errors import DeviceError, Unavailable
+from acap_runtime.errors import Busy, DeviceError, Unavailable
 from acap_runtime.plugins import InstalledStore
 from acap_runtime.stores import Store
 from acap_runtime.stores.listing import bare
@@ -111,20 +111,14 @@ class RemoteStore(Store):
             "name": self._installed.store.name,
             "verbose": self._verbose,
         }
+        process = await WorkerProcess.start(str(self), config)
         try:
-            ours, theirs = Channel.pair()
-        except OSError as error:
-            raise Unavailable(f"{self} cannot be asked: {error.strerror}") from None
-        try:
-            process = await WorkerProcess.start(str(self), config)
-            await _hand_over(theirs, process)
+            channel = process.open_channel({})
         except BaseException:
-            ours.close()
+            await process.end()
             raise
-        finally:
-            theirs.close()
         _LOG.info("worker of %s started, process %d", self, process.pid)
-        return _Conversation(str(self), process, ours)
+        return _Conversation(str(self), process, channel)
 
     def _note_death(self, reason: str) -> None:
         self._deaths.append(time.monotonic())
@@ -146,14 +140,6 @@ class RemoteStore(Store):
             )
         else:
             deaths.clear()
-
-
-async def _hand_over(channel: Channel, process: WorkerProcess) -> None:
-    try:
-        process.control.send({}, channel.fileno())
-    except OSError:
-        await process.end()
-        raise Unavailable(f"its worker {process.described_end} as soon as it was ready") from None
 
 
 class _Resting(Unavailable):
@@ -187,8 +173,12 @@ class _Conversation:
         self._answer = answer
         try:
             async with asyncio.timeout(self._silent_since + patience_s - time.monotonic()):
-                with contextlib.suppress(OSError):  # it is ending: whoever watches it says how
+                try:
                     self._channel.send({"number": self._number, "key": key})
+                except BlockingIOError:
+                    raise Busy(f"{self._label} has too many questions already; try again later") from None
+                except OSError as error:
+                    _LOG.debug("the worker of %s is ending: %s", self._label, error)  # who watches it says how
                 return await answer
         except TimeoutError:
             reason = f"was killed: it did not answer within {patience_s:g} s"

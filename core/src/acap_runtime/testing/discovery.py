@@ -33,6 +33,7 @@ json.dump(
     {
         "backends": [backend.name for plugin in plugins for backend in plugin.backends],
         "cameras": [camera.name for plugin in plugins for camera in plugin.cameras],
+        "stores": [store.name for plugin in plugins for store in plugin.stores],
         "libraries": sorted(libraries() - libraries_before),
         "packages": sorted({name.partition(".")[0] for name in set(sys.modules) - modules_before}),
     },
@@ -47,6 +48,7 @@ class Discovery:
 
     backends: list[str]
     cameras: list[str]
+    stores: list[str]
     libraries: list[str]
     packages: list[str]
 

@@ -9,27 +9,23 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from acap_runtime.camera import StreamSettings
-from acap_runtime.errors import AcapError, Busy, Unavailable
+from acap_runtime.errors import AcapError, InvalidRequest, NotFound, NotReady, Unavailable
 from acap_runtime.plugins import InstalledCamera
 from acap_runtime.worker.capture import RemoteCapture
-from acap_runtime.worker.messages import Channel, pack_settings
+from acap_runtime.worker.messages import pack_settings
 from acap_runtime.worker.process import WorkerProcess, probe_all
 from acap_runtime.worker.restarts import RestartPolicy
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_DEATH_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class CameraLimits:
-    """`open_s` is how long a source may take to open, `stall_s` how long it may give no frame."""
-
-    open_s: float = 20.0
-    stall_s: float = 5.0
+_OPEN_TIME_S: Final = 20.0
+"""How long a source may take to open."""
+_STALL_TIME_S: Final = 5.0
+"""How long an open source may give no frame."""
+_CHECK_S: Final = 1.0
 
 
 class CameraWorker:
@@ -40,13 +36,11 @@ class CameraWorker:
         camera: InstalledCamera,
         *,
         kept_frames: int,
-        limits: CameraLimits = CameraLimits(),
         restarts: RestartPolicy = RestartPolicy(),
         verbose: bool = False,
     ) -> None:
         self.camera = camera
         self._kept_frames = kept_frames
-        self._limits = limits
         self._restarts = restarts
         self._verbose = verbose
         self._captures: dict[StreamSettings, tuple[RemoteCapture, asyncio.Task[None]]] = {}
@@ -117,6 +111,8 @@ class CameraWorker:
                 _LOG.info("%s, %s: %s", self.camera, capture.settings, error)
                 capture.detach(error)
                 return
+            if isinstance(error, NotReady | NotFound | InvalidRequest):
+                error = Unavailable(str(error))  # there was video: what is missing now may come back
             failures.append(time.monotonic())
             while failures[-1] - failures[0] > self._restarts.window_s:
                 failures.popleft()
@@ -129,41 +125,28 @@ class CameraWorker:
         """Have the process open a capture, and watch over it until it fails; returns why."""
         opening = time.monotonic()
         capture.progress = opening
-        self._ask_for(capture, process)
+        message = {"settings": pack_settings(capture.settings), "slots": capture.slots}
+        capture.attach(process.open_channel(message))
         while True:
-            await asyncio.wait((capture.lost,), timeout=self._limits.stall_s / 4)
+            await asyncio.wait((capture.lost,), timeout=_CHECK_S)
             if capture.lost.done():
                 return await self._reason(capture.lost.result(), process)
             silent_s = time.monotonic() - capture.progress
-            if capture.progress == opening and silent_s > self._limits.open_s:
-                process.kill(f"was killed: it did not open {capture.settings} within {self._limits.open_s:g} s")
-            elif capture.progress != opening and silent_s > self._stall_limit_s(capture.settings):
-                process.kill(f"was killed: it gave no frame of {capture.settings} for {silent_s:.1f} s")
-
-    def _stall_limit_s(self, settings: StreamSettings) -> float:
-        return max(self._limits.stall_s, 3 / settings.framerate)
-
-    def _ask_for(self, capture: RemoteCapture, process: WorkerProcess) -> None:
-        ours, theirs = Channel.pair()
-        message = {"settings": pack_settings(capture.settings), "slots": capture.slots}
-        try:
-            process.control.send(message, theirs.fileno())
-        except BlockingIOError:
-            ours.close()
-            raise Busy(f"{self.camera} takes no more streams for the moment") from None
-        except OSError as error:
-            ours.close()
-            raise Unavailable(f"{self.camera} is down: {error}") from None
-        finally:
-            theirs.close()
-        capture.attach(ours)
+            limit_s = _OPEN_TIME_S if capture.progress == opening else _STALL_TIME_S
+            if silent_s > limit_s:
+                did = "did not open" if capture.progress == opening else "gave no frame of"
+                process.kill(f"was killed: it {did} {capture.settings} for {silent_s:.1f} s")
+                return await self._reason(None, process)
 
     async def _reason(self, error: AcapError | None, process: WorkerProcess) -> AcapError:
         if error is not None:
             return type(error)(f"{self.camera}: {error}")
         if self._watching is not None:
             await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
-        how = process.described_end if self._process is not process else "gave up the stream and said no reason"
+        if self._process is process and process.kill_reason is not None:
+            self._end_process()  # it takes its time to die: the next one waits for that
+        gone = self._process is not process
+        how = process.described_end if gone else "gave up the stream and said no reason"
         return Unavailable(f"the process of {self.camera} {how}")
 
     async def _running_process(self) -> WorkerProcess:

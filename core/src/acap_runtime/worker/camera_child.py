@@ -39,7 +39,7 @@ def _serve_capture(camera: Camera, source: str, message: Mapping[str, Any], chan
         stream = _checked_stream(camera.open(source, settings))
         _Capture(stream, RingLayout(settings, message["slots"]), channel).run()
     except ConnectionError as error:
-        _LOG.debug("the front is gone: %s", error)
+        _LOG.debug("nobody wants %s any more: %s", settings, error)
     except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
         if not isinstance(error, AcapError):
             _LOG.error("unexpected error in a stream", exc_info=error)

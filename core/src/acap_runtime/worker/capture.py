@@ -66,6 +66,11 @@ class CapturedFrame:
         target[:] = self._ring.segment.view[start : start + self.picture_nbytes]
         self._copy = self.content
 
+    @property
+    def in_slot(self) -> bool:
+        """Whether the slot is still this frame's. What was copied out of it, `content` has in any case."""
+        return self._holders > 0
+
     def hold(self) -> CapturedFrame:
         """Keep the slot until `release`."""
         self._holders += 1
@@ -126,7 +131,6 @@ class RemoteCapture:
 
     def attach(self, channel: Channel) -> None:
         """Take the channel to a process that was told to open this capture; `settled` says when it is."""
-        channel.set_nonblocking()
         self._channel = channel
         self.lost = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().add_reader(channel.fileno(), self._receive)
@@ -165,7 +169,7 @@ class RemoteCapture:
 
     def keep(self, frame: CapturedFrame) -> None:
         """Leave a frame in its slot for those who keep it, as long as not too many others are kept after it."""
-        if frame.number in self._kept or frame.picture[0] is not self._ring:
+        if frame.number in self._kept or not frame.in_slot or frame.picture[0] is not self._ring:
             return
         self._kept[frame.number] = frame.hold()
         if len(self._kept) > self._kept_frames:
@@ -243,6 +247,8 @@ class RemoteCapture:
             self.lost.set_result(error if isinstance(error, AcapError) else Unavailable(str(error)))
             return
         self._ring = Ring(self._layout, segment)
+        if self.error is not None:
+            _LOG.info("%s is there again", self.settings)
         self.error = None
         self.settled.set()
 

@@ -11,13 +11,17 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from acap_runtime.errors import AcapError, NotReady, Unavailable
+from acap_runtime.errors import AcapError, Busy, NotReady, Unavailable
 from acap_runtime.worker.messages import Channel, Message, unpack_error
 
 _LOG = logging.getLogger(__name__)
 _START_TIME_S: Final = 60.0
 _STOP_TIME_S: Final = 3.0
 _STDERR: Final = 2
+_SECRETS: Final = frozenset(
+    ("ACAPRUNTIME_PARAMETERS_USER", "ACAPRUNTIME_PARAMETERS_PASSWORD", "ACAPRUNTIME_CAMERA", "ACAPRUNTIME_PARAMETERS")
+)
+"""Variables of the front's that may hold passwords: no plugin needs them."""
 
 
 class WorkerProcess:
@@ -47,6 +51,7 @@ class WorkerProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=_STDERR,
                 start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name not in _SECRETS},
             )
         except OSError as error:
             ours.close()
@@ -90,6 +95,24 @@ class WorkerProcess:
             return f"was killed by {signal.Signals(-code).name}"
         except ValueError:
             return f"was killed by signal {-code}"
+
+    def open_channel(self, message: Message) -> Channel:
+        """A channel of its own to this process, for what `message` says. Raises `Busy` or `Unavailable`."""
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:
+            raise Busy(f"no further channel to the worker of {self._label}: {error.strerror}") from None
+        ours.set_nonblocking()
+        try:
+            self.control.send(message, theirs.fileno())
+        except OSError as error:
+            ours.close()
+            if isinstance(error, BlockingIOError):
+                raise Busy(f"the worker of {self._label} takes no more for the moment; try again later") from None
+            raise Unavailable(f"the worker of {self._label} is down: {error}") from None
+        finally:
+            theirs.close()
+        return ours
 
     async def wait(self) -> None:
         """Wait until it ends, and end what its driver may have left behind."""

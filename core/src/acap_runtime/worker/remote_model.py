@@ -91,7 +91,6 @@ class RemoteModel:
 
         Raises the error that the worker answers, or `Unavailable` where it dies meanwhile.
         """
-        channel.set_nonblocking()
         self._channel = channel
         loop = asyncio.get_running_loop()
         self._loading = loop.create_future()
@@ -173,6 +172,8 @@ class RemoteModel:
     def _dispatch(self) -> None:
         while self._waiting and self._has_room():
             call = self._take_waiting()
+            if call.future.done():
+                continue  # cancelled a moment ago
             try:
                 self._send(call)
             except AcapError as error:

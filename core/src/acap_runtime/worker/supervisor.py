@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from acap_runtime.errors import AcapError, Busy, Unavailable
+from acap_runtime.errors import AcapError, Unavailable
 from acap_runtime.plugins import InstalledChip
 from acap_runtime.worker.calls import Admission
-from acap_runtime.worker.messages import Channel
 from acap_runtime.worker.process import WorkerProcess, probe_all
 from acap_runtime.worker.remote_model import RemoteModel
 from acap_runtime.worker.restarts import RestartPolicy
@@ -118,7 +117,7 @@ class Worker:
             raise self._refusal.again() if self._refusal else Unavailable(f"the worker of {self.chip} is down")
         started = time.monotonic()
         try:
-            await self._load(model, self._process.control)
+            await self._load(model, self._process)
         except WorkerDied:
             if model.suspicion < _GUILTY:
                 return False
@@ -132,20 +131,13 @@ class Worker:
         )
         return True
 
-    async def _load(self, model: RemoteModel, control: Channel) -> None:
-        ours, theirs = Channel.pair()
+    async def _load(self, model: RemoteModel, process: WorkerProcess) -> None:
         message = {"path": str(model.path), "options": dict(model.options), "instances": model.instances}
         try:
-            control.send(message, theirs.fileno())
-        except BlockingIOError:
-            ours.close()
-            raise Busy(f"the worker of {self.chip} takes no more models for the moment") from None
-        except OSError as error:
-            ours.close()
+            ours = process.open_channel(message)
+        except Unavailable as error:
             self._settled.clear()  # it is dying; who watches over it will say when there is another
-            raise WorkerDied(f"the worker of {self.chip} is down: {error}") from None
-        finally:
-            theirs.close()
+            raise WorkerDied(str(error)) from None
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
                 await model.attach(ours)

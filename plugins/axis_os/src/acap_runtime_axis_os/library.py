@@ -1,0 +1,118 @@
+"""The device's native libraries. Only what runs in a worker imports this."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import acap_runtime as acap
+from cffi import FFI
+
+LIBRARIES_VARIABLE: Final = "ACAPRUNTIME_AXIS_OS_LIBRARIES"
+"""Names the folder that has the device's libraries, where they are not where the loader looks."""
+
+_MISSING: Final = re.compile(r": (\S+): cannot open shared object file")
+
+
+class Failure(Exception):
+    """What a function says in a GError.
+
+    `code` is None where the error is of another domain than the library's own. `expected` says that the service is
+    down on purpose, for maintenance.
+    """
+
+    def __init__(self, message: str, code: int | None = None, *, expected: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.expected = expected
+
+
+class Library:
+    """An open library, and its functions with GErrors turned into exceptions.
+
+    GLib's own functions are found through the library that needs them: what it allocates is freed by the very GLib
+    that it uses, wherever that is.
+    """
+
+    def __init__(self, name: str, declarations: str, error_domain: str, folder: str | None) -> None:
+        self.ffi = FFI()
+        self.ffi.cdef(declarations)
+        self._needed: dict[Path, Any] = {}
+        self.functions = self._open(name, folder)
+        missing = [each for each in dir(self.functions) if not hasattr(self.functions, each)]
+        if missing:
+            raise acap.NotReady(f"{name} lacks {', '.join(missing)}: expected that of a device with ACAP 3.5 or newer")
+        self._domain: int = getattr(self.functions, error_domain)()
+
+    def call(self, function: str, *arguments: Any, fails: Callable[[Any], bool] = operator.not_) -> Any:
+        """Call a function whose last argument is a place for a GError. Raises `Failure` where its result `fails`."""
+        place = self.ffi.new("GError **")
+        result = getattr(self.functions, function)(*arguments, place)
+        try:
+            if fails(result):
+                raise self._failure(function, place)
+        finally:
+            if place[0]:
+                self.functions.g_error_free(place[0])
+        return result
+
+    def _failure(self, function: str, place: Any) -> Failure:
+        error = place[0]
+        if not error:
+            return Failure(f"{function} failed and does not say why")
+        message = self.text(error.message) or "no message"
+        own = error.domain == self._domain
+        # libvdostream alone has this function; it wants the error before that is freed.
+        is_expected = getattr(self.functions, "vdo_error_is_expected", None)
+        return Failure(
+            f"{function}: {message} (code {error.code})",
+            error.code if own else None,
+            expected=bool(own and is_expected is not None and is_expected(place)),
+        )
+
+    def text(self, string: Any) -> str:
+        """A string of C's, which may be NULL."""
+        if not string:
+            return ""
+        encoded: Any = self.ffi.string(string)
+        return str(encoded, errors="replace")
+
+    def _open(self, name: str, folder: str | None) -> Any:
+        try:
+            return self._open_file(Path(folder, name)) if folder else self.ffi.dlopen(name)
+        except OSError as error:
+            reason = str(error).partition(".  Additionally")[0]
+            raise acap.NotReady(
+                f"{reason}; {name} is part of AXIS OS: run this on an Axis device, in a container with the device's "
+                f"libraries mounted and {LIBRARIES_VARIABLE} naming their folder"
+            ) from None
+
+    def _open_file(self, path: Path) -> Any:
+        """Open a library, and what it needs from the same folder where the loader does not find that: the loader looks
+        only where this process's own libraries are, and those shall stay what they are.
+        """
+        while True:
+            try:
+                return self.ffi.dlopen(str(path))
+            except OSError as error:
+                missing = _MISSING.search(str(error))
+                needed = path.parent / missing[1] if missing else path
+                if needed in self._needed or not needed.is_file() or needed == path:
+                    raise
+                self._needed[needed] = None  # once, even if two need each other
+                self._needed[needed] = self._open_file(needed)
+
+
+def open_library(name: str, declarations: str, error_domain: str) -> Library:
+    """Open a library, once for the process. Raises `NotReady` where it is missing or too old."""
+    return _opened(name, declarations, error_domain, os.environ.get(LIBRARIES_VARIABLE))
+
+
+@cache
+def _opened(name: str, declarations: str, error_domain: str, folder: str | None) -> Library:
+    return Library(name, declarations, error_domain, folder)
