@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("acapruntime")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist's two workers, one runs each distribution's tests from its wheel, the other all the rest."""
     for item in items:

@@ -480,10 +480,10 @@ def faulty(folder: Path, mark: str) -> dict[str, str]:
 @pytest.fixture(scope="module", autouse=True)
 def listing(faulty: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     # Takes as long as the probe that hangs may, so it goes on beside the other tests.
-    process = start("chips", "--json", environment=faulty)
-    yield process
-    if process.poll() is None:
-        process.kill()
+    with start("chips", "--json", environment=faulty) as process:
+        yield process
+        if process.poll() is None:
+            process.kill()
 
 
 class TestFaultyPlugins:

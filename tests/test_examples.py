@@ -251,7 +251,7 @@ def test_parameters_are_printed(example: Run, start_server) -> None:
 def test_an_example_says_in_a_line_what_is_missing(
     example: Run, start_server, command: list[str], complaint: str
 ) -> None:
-    outcome = example(*command, start_server().address)
+    outcome = example(*command, start_server("--block", "axis_os").address)
     assert outcome.returncode == 1
     assert outcome.stdout == ""
     assert outcome.stderr.startswith(complaint)

@@ -340,8 +340,16 @@ def test_a_deleted_stream_is_gone_and_its_number_is_not_used_again(video: Video)
     assert video.open() > stream
 
 
-def test_without_a_camera_the_answer_says_how_to_give_one(start_server) -> None:
+def test_a_devices_own_camera_on_another_machine_says_so_and_how_to_give_one(start_server) -> None:
     with start_server().client() as client:
+        code, details = code_of(Video(client.channel).open)
+        assert code == CODE.FAILED_PRECONDITION
+        assert "libvdostream" in details
+        assert "--camera SOURCE" in details
+
+
+def test_without_a_camera_the_answer_says_how_to_give_one(start_server) -> None:
+    with start_server("--block", "axis_os").client() as client:
         video = Video(client.channel)
         for call in (video.open, lambda: video.frame(1), lambda: video.open(camera="1")):
             code, details = code_of(call)
@@ -563,3 +571,17 @@ def test_frames_are_right_while_four_clients_read_large_ones(server: Any, video:
         time.sleep(2)
         stop.set()
         assert all(call.result() > 5 for call in calls)
+
+
+def test_streams_that_would_take_all_memory_are_refused_until_others_are_deleted(
+    start_server: Callable[..., Any],
+) -> None:
+    server = start_server("--camera", "test-pattern", "--kept-frames", 100)
+    with server.client() as client:
+        video = Video(client.channel)
+        first = video.open(RGB, (3000, 3000), 1)  # 108 slots of 27 MB each, were they all written
+        code, details = code_of(lambda: video.open(RGB, (2900, 2900), 1))
+        assert code == CODE.RESOURCE_EXHAUSTED
+        assert "MiB" in details
+        video.delete(first)
+        video.delete(video.open(RGB, (1920, 1080), 1))

@@ -37,6 +37,10 @@ class Busy(AcapError):
     """A limit is reached: a queue, memory, a number of models."""
 
 
+class TooLate(AcapError):
+    """The caller's deadline passed before its turn came."""
+
+
 class DeviceError(AcapError):
     """The chip, its driver or the model failed at a valid request."""
 

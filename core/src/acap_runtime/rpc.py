@@ -18,6 +18,7 @@ from acap_runtime.errors import (
     InvalidRequest,
     NotFound,
     NotReady,
+    TooLate,
     Unavailable,
 )
 from acap_runtime.proto import (
@@ -43,6 +44,7 @@ STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeviceError: grpc.StatusCode.INTERNAL,
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 
 

@@ -15,11 +15,13 @@ from acap_runtime.camera import StreamSettings
 from acap_runtime.errors import AcapError, Busy, NotFound, NotReady, Unavailable, shown
 from acap_runtime.worker.calls import SharedSource
 from acap_runtime.worker.camera import CameraWorker
-from acap_runtime.worker.capture import CapturedFrame, RemoteCapture
+from acap_runtime.worker.capture import CapturedFrame, RemoteCapture, ring_nbytes
 from acap_runtime.worker.ring import Ring
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_CHECK_S: Final = 10.0
+_MOST_MEMORY: Final = 4 << 30
+"""Bytes that all rings may have, were they full."""
 _HIGHEST_FIRST: Final = 1 << 31
 """Below it the first stream's number is drawn; the wire has numbers up to twice as high."""
 _NAME_ONE: Final = (
@@ -189,6 +191,7 @@ class Streams:
         camera = self._camera(camera_name)
         if len(self._streams) + self._opening >= self._limit:
             raise Busy(f"{self._limit} streams are open, as many as may be (--max-streams); delete one, or wait")
+        self._check_memory(settings)
         self._opening += 1
         try:
             capture = await camera.open(settings)
@@ -231,6 +234,18 @@ class Streams:
         for stream in list(self._streams.values()):
             self._close(stream, "was deleted: the server stops")
         await asyncio.gather(*(camera.stop() for camera in self._cameras.values()))
+
+    def _check_memory(self, settings: StreamSettings) -> None:
+        """Raise `Busy` where the rings of all captures would have more memory than a device can be asked for."""
+        rings = {
+            (stream.camera.camera.name, stream.settings): stream.capture.nbytes for stream in self._streams.values()
+        }
+        needed = ring_nbytes(settings, self._kept_frames)
+        if sum(rings.values()) + needed > _MOST_MEMORY:
+            raise Busy(
+                f"streams of {len(rings)} forms have {sum(rings.values()) >> 20} MiB, and {settings} would add "
+                f"{needed >> 20}: expected at most {_MOST_MEMORY >> 20} in all; delete some, or open smaller ones"
+            )
 
     def _close(self, stream: Stream, reason: str) -> None:
         del self._streams[stream.number]

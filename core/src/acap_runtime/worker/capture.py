@@ -25,6 +25,11 @@ _BACKLOG: Final = 128
 """Frames that a client of an H.26x stream may be late by before it is given the next keyframe."""
 
 
+def ring_nbytes(settings: StreamSettings, kept_frames: int) -> int:
+    """Bytes that the ring of such a capture has, were every slot written."""
+    return RingLayout(settings, kept_frames + _SPARE_SLOTS).nbytes
+
+
 class CapturedFrame:
     """A frame in a ring, which stays while somebody holds it. Times are monotonic nanoseconds.
 
@@ -124,6 +129,11 @@ class RemoteCapture:
         self._backlog: deque[CapturedFrame] = deque(maxlen=_BACKLOG)
         self._waiters: set[asyncio.Future[None]] = set()
         self._to_free: list[int] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the ring, were every slot written."""
+        return self._layout.nbytes
 
     @property
     def slots(self) -> int:

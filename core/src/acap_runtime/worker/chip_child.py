@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from acap_runtime.backend import Array, Backend, InferenceBackend, Model, ProcessingBackend, TensorSpec
-from acap_runtime.errors import AcapError, DeviceError, NotReady, Unavailable
+from acap_runtime.errors import AcapError, DeviceError, NotReady, TooLate
 from acap_runtime.imaging import read_conversion
 from acap_runtime.plugins import load_plugin
 from acap_runtime.worker.messages import Channel, pack_error, pack_spec, unpack_conversion
@@ -143,7 +143,7 @@ class _Instance:
 
     def _run(self, model: Model, message: Mapping[str, Any]) -> tuple[dict[str, Any], Segment | None]:
         if time.monotonic() > message["until"]:
-            raise Unavailable("the deadline passed before the chip was free")
+            raise TooLate("the deadline passed before the chip was free")
         segment = self._segments[message["segment"]]
         started = time.perf_counter()
         inputs = {}

@@ -18,7 +18,17 @@ import numpy as np
 
 from acap_runtime.backend import Conversion, Crop, Image, Quantisation, TensorSpec
 from acap_runtime.camera import StreamSettings
-from acap_runtime.errors import AcapError, Busy, DeviceError, Forbidden, InvalidRequest, NotFound, NotReady, Unavailable
+from acap_runtime.errors import (
+    AcapError,
+    Busy,
+    DeviceError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    TooLate,
+    Unavailable,
+)
 
 Message: TypeAlias = Mapping[str, Any]
 
@@ -27,7 +37,8 @@ _LONGEST_ERROR: Final = 2000
 _DESCRIPTOR_SIZE: Final = 4
 _MOST_DESCRIPTORS: Final = 16
 _ERRORS: Final[dict[str, type[AcapError]]] = {
-    kind.__name__: kind for kind in (InvalidRequest, NotFound, NotReady, Unavailable, Busy, DeviceError, Forbidden)
+    kind.__name__: kind
+    for kind in (InvalidRequest, NotFound, NotReady, Unavailable, Busy, DeviceError, Forbidden, TooLate)
 }
 
 

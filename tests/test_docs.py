@@ -1,0 +1,48 @@
+"""What the documents say of the code is so."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+from acap_runtime import hookspecs
+from acap_runtime.chips import CHIPS, NO_CHIP
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)")
+
+
+def test_the_readmes_table_has_every_chip_with_its_name_and_package() -> None:
+    rows = re.findall(r"^\| ?(\d*) \| ?([\w-]*) \| .* \| `([\w-]+)` \| .+ \|$", README, re.MULTILINE)
+    told = {(int(number) if number else None, name, package) for number, name, package in rows}
+    table = {(chip.id, chip.name, chip.distribution) for chip in CHIPS} | {(NO_CHIP.id, "", NO_CHIP.distribution)}
+    assert told == table
+
+
+def test_every_package_of_the_readme_is_in_this_repository() -> None:
+    projects = {path.parent.name for path in (ROOT / "plugins").glob("*/pyproject.toml")}
+    named = {name.replace("-", "_") for name in re.findall(r"`acap-runtime-([a-z0-9-]+)`", README)}
+    assert named <= projects
+
+
+def test_every_hook_is_documented_with_its_signature() -> None:
+    page = (ROOT / "docs" / "writing-a-plugin.md").read_text()
+    hooks = [value for name, value in vars(hookspecs).items() if name.startswith("acap_runtime_")]
+    assert hooks
+    for hook in hooks:
+        signature = str(inspect.signature(hook)).replace("'", "")
+        assert f"| `{hook.__name__}{signature}` | {hook.__doc__} |" in page
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    pages += [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "examples").rglob("README.md"),
+        *(ROOT / "benchmarks").glob("*.md"),
+    ]
+    for page in pages:
+        for target in LINK.findall(page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
