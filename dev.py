@@ -29,6 +29,7 @@ NEEDED = {
     "demo": [ROOT / "core", *(ROOT / "plugins" / name for name in ("debug", "libyuv", "tflite_cpu"))],
     "test": DISTRIBUTIONS,
 }
+WHEELS = "tests/test_wheels.py"
 SWIFTSHADER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acap-runtime" / "swiftshader"
 
 
@@ -139,22 +140,39 @@ def apt_install(package: str, problem: str) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    # Side by side: the distributions' own tests, each alone, and those of all together (tests/conftest.py).
-    whole = ["--numprocesses=2", "--dist=loadgroup"]
-    tests = [("tests", [PYTHON, "-m", "pytest", *(arguments or whole)])]
+    if arguments:
+        say("tests")
+        return complain("failed: tests") if run(PYTHON, "-m", "pytest", *arguments) else 0
     checks = [
         ("lint", [PYTHON, "-m", "ruff", "check", "."]),
         ("format", [PYTHON, "-m", "ruff", "format", "--check", "."]),
         ("types", [PYTHON, "-m", "mypy"]),
     ]
     failed = []
-    for name, command in tests if arguments else checks + tests:
+    for name, command in checks:
         say(name)
         if run(*command):
             failed.append(name)
-    if failed:
-        return complain(f"failed: {', '.join(failed)}")
-    return 0
+    failed += run_tests()
+    return complain(f"failed: {', '.join(failed)}") if failed else 0
+
+
+def run_tests() -> list[str]:
+    """Run each distribution's own tests, alone, beside those of all together; returns the names of what failed."""
+    say(f"tests, and beside them those of each distribution alone ({WHEELS}), which are shown when they have ended")
+    with tempfile.TemporaryFile("w+") as output:
+        command = [str(PYTHON), "-m", "pytest", WHEELS]
+        alone = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            together = run(PYTHON, "-m", "pytest", f"--ignore={WHEELS}")
+            alone.wait()
+        finally:
+            alone.kill()
+        output.seek(0)
+        say("tests of each distribution alone")
+        shutil.copyfileobj(output, sys.stdout)
+        sys.stdout.flush()
+    return [name for name, code in (("tests", together), (WHEELS, alone.returncode)) if code]
 
 
 def run(*command: object, environment: dict[str, str] | None = None) -> int:

@@ -23,14 +23,6 @@ ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("acapruntime")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks for the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist's two workers, one runs each distribution's tests from its wheel, the other all the rest."""
-    for item in items:
-        group = "wheels" if item.path.name == "test_wheels.py" else "rest"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def models() -> Path:
     """Real models, which the project does not contain."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -20,13 +19,13 @@ from typing import Any, Self
 import grpc
 import numpy as np
 import pytest
+import video_client
 from acap_runtime_debug import read_stamp
+from calls import SOON_S, code_of, soon
+from video_client import CODE, RGB, processes_of, segments_mapped
 
-RGB, MONO_CAPTURE = 8, 8
+MONO_CAPTURE = 8
 SIZE = (64, 32)
-CODE = grpc.StatusCode
-SOON_S = 5.0
-STARTED = re.compile(r"camera (\S+) started, process (\d+)")
 SHARED_MEMORY = Path("/dev/shm")
 FAULT_AT = 20
 FRAMERATE = 20
@@ -42,26 +41,13 @@ FAULTS = {
 }
 
 
-class Video:
-    """A client of the video capture API."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._messages = import_module("videocapture_pb2")
-        self._stub = import_module("videocapture_pb2_grpc").VideoCaptureStub(channel)
+class Video(video_client.Video):
+    """Its streams are small ones of the good camera unless it says otherwise."""
 
     def open(
         self, camera: str = "good", framerate: int = FRAMERATE, size: tuple[int, int] = SIZE, timeout: float = 20
     ) -> int:
-        settings = self._messages.StreamSettings(
-            format=RGB, width=size[0], height=size[1], framerate=framerate, timestamp_type=MONO_CAPTURE
-        )
-        request = self._messages.NewStreamRequest(settings=settings)
-        metadata = (("acap-camera", camera),)
-        return self._stub.NewStream(request, timeout=timeout, metadata=metadata, wait_for_ready=True).stream_id
-
-    def frame(self, stream: int, reference: int = 0, timeout: float = 10) -> Any:
-        request = self._messages.GetFrameRequest(stream_id=stream, frame_reference=reference)
-        return self._stub.GetFrame(request, timeout=timeout)
+        return super().open(RGB, size, framerate, MONO_CAPTURE, camera=camera, timeout=timeout)
 
     def frame_soon(self, stream: int, within_s: float = 2 * SOON_S) -> Any:
         """The next frame of a camera that is about to come back."""
@@ -83,23 +69,6 @@ class Video:
             except grpc.RpcError as error:
                 return last, error
 
-    def delete(self, stream: int) -> None:
-        self._stub.DeleteStream(self._messages.DeleteStreamRequest(stream_id=stream), timeout=10)
-
-
-def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
-    """The status of a call that has to fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code(), raised.value.details()
-
-
-def soon(condition: Callable[[], object], within_s: float = SOON_S) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-
 
 def alive(process: int) -> bool:
     """Whether a process exists and is no zombie."""
@@ -109,17 +78,8 @@ def alive(process: int) -> bool:
         return False
 
 
-def processes_of(server: Any, camera: str) -> list[int]:
-    """The camera's processes so far, as the log names them."""
-    return [int(process) for name, process in STARTED.findall(server.log) if name == camera]
-
-
 def descriptors(process: int) -> int:
     return len(list(Path(f"/proc/{process}/fd").iterdir()))
-
-
-def rings(process: int) -> int:
-    return Path(f"/proc/{process}/maps").read_text().count("memfd:acap-runtime")
 
 
 def segments_open(process: int) -> int:
@@ -217,20 +177,8 @@ def video(server: Any) -> Iterator[Video]:
     """A client, whose streams are gone after the test."""
     with server.client() as client:
         made = Video(client.channel)
-        opened: list[int] = []
-        plain = made.open
-
-        def remembered(*arguments: Any, **options: Any) -> int:
-            opened.append(plain(*arguments, **options))
-            return opened[-1]
-
-        made.open = remembered  # type: ignore[method-assign]
         yield made
-        for stream in opened:
-            try:
-                made.delete(stream)
-            except grpc.RpcError as error:
-                assert error.code() == CODE.FAILED_PRECONDITION  # noqa: PT017 - the test deleted it
+        made.close()
 
 
 def stamp_number(frame: Any) -> int:
@@ -317,7 +265,7 @@ def test_streams_that_nobody_waits_for_any_more_leave_nothing_in_a_camera_that_i
     video.frame(stream)
     assert processes_of(server, "slow")[-1] == process
     assert segments_open(process) <= before
-    assert rings(process) == 1
+    assert segments_mapped(process) == 1
 
 
 def test_a_camera_that_is_killed_under_load_is_back_in_a_moment(
@@ -500,12 +448,12 @@ def test_streams_of_clients_that_died_are_freed_with_everything_they_took(start_
     server = start_server("--camera", "test-pattern", "--stream-lease", 2)
     front = server.process.pid
     open_and_die(server, 1)
-    before = descriptors(front), segments_open(front), rings(front), threads(front)
+    before = descriptors(front), segments_open(front), segments_mapped(front), threads(front)
     resident = memory_mib(front)
     open_and_die(server, 5)
     soon(lambda: descriptors(front) <= before[0])
     assert server.log.count("was deleted: nobody used it") == 60
-    assert (segments_open(front), rings(front)) == before[1:3] == (0, 0)
+    assert (segments_open(front), segments_mapped(front)) == before[1:3] == (0, 0)
     assert threads(front) <= before[3] + 3
     assert memory_mib(front) <= resident + 8
     with server.client() as client:
@@ -527,7 +475,7 @@ def test_opening_and_deleting_streams_leaves_nothing_behind(server: Any, video: 
             video.delete(other)
 
     def held() -> list[int]:
-        measures = (descriptors, segments_open, rings, threads)
+        measures = (descriptors, segments_open, segments_mapped, threads)
         return [measure(process) for process in (camera, front) for measure in measures]
 
     work(20)
@@ -557,9 +505,9 @@ def test_starting_and_ending_a_camera_leaves_nothing_behind(start_server) -> Non
             soon(lambda: not server.workers())
 
         work(2)
-        before = descriptors(front), rings(front), threads(front)
+        before = descriptors(front), segments_mapped(front), threads(front)
         work(6)
         soon(lambda: descriptors(front) <= before[0])
-        assert rings(front) == before[1] == 0
+        assert segments_mapped(front) == before[1] == 0
         assert threads(front) <= before[2] + 2
         assert len(set(processes_of(server, "good"))) == 8

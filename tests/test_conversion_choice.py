@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from acap_runtime import NotReady
 from acap_runtime_libyuv import LibyuvBackend
+from calls import code_of
 
 IMAGE_MODEL = 'inputs = [{name = "image", shape = [1, 8, 8, 3]}]'
 FITS = np.full((1, 8, 8, 3), 100, np.uint8)
@@ -95,13 +96,6 @@ def write(tmp_path: Path) -> Callable[[str, str], str]:
         return str(path)
 
     return write_file
-
-
-def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
-    """The status of a call that has to fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code(), raised.value.details()
 
 
 def converted(client: Any, model: str) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from calls import code_of
 
 DATA = np.array([1, 2, 3], np.uint8)
 
@@ -89,13 +90,6 @@ def runs_of(model: str) -> list[int]:
 
 def numbered(number: int) -> dict[str, np.ndarray]:
     return {"data": np.array([number], np.uint8)}
-
-
-def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
-    """The status of a call that has to fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code(), raised.value.details()
 
 
 def soon(condition: Callable[[], object], within_s: float = 10.0) -> None:

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import video_client
 from acap_runtime import NotReady
 from acap_runtime_debug import read_stamp
 from acap_runtime_libyuv import LibyuvBackend
+from calls import SOON_S, code_of, soon
 from PIL import Image
+from video_client import CODE, PLANAR_RGB, RGB, STARTED, UTC, YUV, processes_of, segments_mapped
 
-H264, YUV, RGB, PLANAR_RGB = 0, 3, 8, 9
-UTC, MONO_CAPTURE, CLIENT_CAPTURE_DIFF = 1, 8, 44
-CODE = grpc.StatusCode
-SOON_S = 5.0
+MONO_CAPTURE, CLIENT_CAPTURE_DIFF = 8, 44
 SIZE = (224, 224)
 SHAPE = (1, 224, 224, 3)
-STARTED = re.compile(r"camera (\S+) started, process (\d+)")
 PICTURE = 'inputs = [{name = "image", shape = [1, 224, 224, 3]}]'
 MODELS = {
     "picture": PICTURE,
@@ -56,12 +52,8 @@ def libyuv_is_ready() -> bool:
 needs_libyuv = pytest.mark.skipif(not libyuv_is_ready(), reason="libyuv is not installed")
 
 
-class Video:
-    """A client of the video capture API, whose streams are raw RGB of the model's size unless it says otherwise."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._messages = import_module("videocapture_pb2")
-        self._stub = import_module("videocapture_pb2_grpc").VideoCaptureStub(channel)
+class Video(video_client.Video):
+    """Its streams are raw RGB of the model's size unless it says otherwise."""
 
     def open(
         self,
@@ -71,47 +63,13 @@ class Video:
         timestamps: int = MONO_CAPTURE,
         camera: str = "1",
     ) -> int:
-        settings = self._messages.StreamSettings(
-            format=stream_format, width=size[0], height=size[1], framerate=framerate, timestamp_type=timestamps
-        )
-        request = self._messages.NewStreamRequest(settings=settings)
-        metadata = (("acap-camera", camera),)
-        return self._stub.NewStream(request, timeout=20, metadata=metadata, wait_for_ready=True).stream_id
-
-    def frame(self, stream: int, reference: int = 0, timeout: float = 10) -> Any:
-        request = self._messages.GetFrameRequest(stream_id=stream, frame_reference=reference)
-        return self._stub.GetFrame(request, timeout=timeout)
-
-    def delete(self, stream: int) -> None:
-        self._stub.DeleteStream(self._messages.DeleteStreamRequest(stream_id=stream), timeout=10)
-
-
-def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
-    """The status of a call that has to fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code(), raised.value.details()
-
-
-def soon(condition: Callable[[], object], within_s: float = SOON_S) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-
-
-def processes_of(server: Any, camera: str) -> list[int]:
-    return [int(process) for name, process in STARTED.findall(server.log) if name == camera]
+        return super().open(stream_format, size, framerate, timestamps, camera=camera)
 
 
 def chip_worker(server: Any) -> int:
     cameras = {int(process) for _, process in STARTED.findall(server.log)}
     (worker,) = set(server.workers()) - cameras
     return worker
-
-
-def mapped(process: int) -> int:
-    return Path(f"/proc/{process}/maps").read_text().count("memfd:acap-runtime")
 
 
 def valid_stamp(frame: Any, size: tuple[int, int] = SIZE) -> int:
@@ -146,20 +104,8 @@ def client(server: Any) -> Iterator[Any]:
 def video(client: Any) -> Iterator[Video]:
     """A client, whose streams are gone after the test."""
     made = Video(client.channel)
-    opened: list[int] = []
-    plain = made.open
-
-    def remembered(*arguments: Any, **options: Any) -> int:
-        opened.append(plain(*arguments, **options))
-        return opened[-1]
-
-    made.open = remembered  # type: ignore[method-assign]
     yield made
-    for stream in opened:
-        try:
-            made.delete(stream)
-        except grpc.RpcError as error:
-            assert error.code() == CODE.FAILED_PRECONDITION  # noqa: PT017 - the test deleted it
+    made.close()
 
 
 def test_the_model_sees_the_very_pixels_of_the_frame_that_is_referred_to(client: Any, video: Video) -> None:
@@ -552,10 +498,10 @@ def test_the_chip_forgets_the_frames_memory_when_streams_are_deleted(server: Any
     use(1)
     soon(lambda: server.workers() == [chip_worker(server)])
     worker = chip_worker(server)
-    before = mapped(worker), mapped(server.process.pid)
+    before = segments_mapped(worker), segments_mapped(server.process.pid)
     use(8)
-    soon(lambda: mapped(worker) <= before[0])
-    soon(lambda: mapped(server.process.pid) <= before[1])
+    soon(lambda: segments_mapped(worker) <= before[0])
+    soon(lambda: segments_mapped(server.process.pid) <= before[1])
     assert chip_worker(server) == worker
 
 
@@ -600,8 +546,8 @@ def test_memory_of_streams_that_are_deleted_under_models_goes_at_once(start_serv
         use(2)
         client.send(client.request(model, stream_id=other))
         front, worker = server.process.pid, chip_worker(server)
-        before = mapped(front), mapped(worker)
+        before = segments_mapped(front), segments_mapped(worker)
         use(8)
         client.send(client.request(model, stream_id=other))
-        soon(lambda: mapped(worker) <= before[1])
-        soon(lambda: mapped(front) <= before[0])
+        soon(lambda: segments_mapped(worker) <= before[1])
+        soon(lambda: segments_mapped(front) <= before[0])

@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from acap_runtime_debug import Stamp, read_stamp
+from calls import code_of, soon
+from video_client import CODE, H264, PLANAR_RGB, RGB, STARTED, UTC, YUV, Video, processes_of, segments_mapped
 
-H264, YUV, RGB, PLANAR_RGB = 0, 3, 8, 9
 RAW = {YUV: ("nv12", "yuv"), RGB: ("rgb-interleaved", "rgb"), PLANAR_RGB: ("rgb-planar", "planar-rgb")}
-NONE, UTC, ZIPSTREAM, DIFF, MONO_CAPTURE, MONO_SERVER, MONO_CLIENT = 0, 1, 2, 4, 8, 16, 32
+NONE, ZIPSTREAM, DIFF, MONO_CAPTURE, MONO_SERVER, MONO_CLIENT = 0, 2, 4, 8, 16, 32
 CLIENT_CAPTURE_DIFF, CLIENT_SERVER_DIFF = 44, 52
-CODE = grpc.StatusCode
-SOON_S = 5.0
 CLIENTS_LIMIT = 4 << 20
-STARTED = re.compile(r"camera (\S+) started, process (\d+)")
-
-
-class Video:
-    """A client of the video capture API."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._messages = import_module("videocapture_pb2")
-        self.stub = import_module("videocapture_pb2_grpc").VideoCaptureStub(channel)
-
-    def request(self, stream_format: int, size: tuple[int, int], framerate: int, timestamps: int) -> Any:
-        width, height = size
-        settings = self._messages.StreamSettings(
-            format=stream_format, width=width, height=height, framerate=framerate, timestamp_type=timestamps
-        )
-        return self._messages.NewStreamRequest(settings=settings)
-
-    def open(
-        self,
-        stream_format: int = YUV,
-        size: tuple[int, int] = (224, 224),
-        framerate: int = 10,
-        timestamps: int = UTC,
-        *,
-        camera: str | None = None,
-        timeout: float = 20,
-    ) -> int:
-        request = self.request(stream_format, size, framerate, timestamps)
-        metadata = (("acap-camera", camera),) if camera is not None else None
-        return self.stub.NewStream(request, timeout=timeout, metadata=metadata, wait_for_ready=True).stream_id
-
-    def frame(self, stream: int, reference: int = 0, timeout: float = 10) -> Any:
-        return self.stub.GetFrame(self.frame_request(stream, reference), timeout=timeout)
-
-    def frame_request(self, stream: int, reference: int = 0) -> Any:
-        return self._messages.GetFrameRequest(stream_id=stream, frame_reference=reference)
-
-    def frames(self, stream: int, count: int) -> list[Any]:
-        return [self.frame(stream) for _ in range(count)]
-
-    def delete(self, stream: int) -> None:
-        self.stub.DeleteStream(self._messages.DeleteStreamRequest(stream_id=stream), timeout=10)
 
 
 def picture(frame: Any, stream_format: int, size: tuple[int, int]) -> np.ndarray:
@@ -77,30 +31,6 @@ def picture(frame: Any, stream_format: int, size: tuple[int, int]) -> np.ndarray
 def stamp(frame: Any, stream_format: int = YUV, size: tuple[int, int] = (224, 224)) -> Stamp:
     """What the pixels say."""
     return read_stamp(picture(frame, stream_format, size), RAW[stream_format][0])
-
-
-def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
-    """The status of a call that has to fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code(), raised.value.details()
-
-
-def soon(condition: Callable[[], object], within_s: float = SOON_S) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
-
-
-def rings(process: int) -> int:
-    """How many captures a camera's process fills."""
-    return Path(f"/proc/{process}/maps").read_text().count("memfd:acap-runtime")
-
-
-def process_of(server: Any, camera: str) -> int:
-    """The camera's process, as the log names it."""
-    return next(int(process) for name, process in reversed(STARTED.findall(server.log)) if name == camera)
 
 
 @pytest.fixture(scope="module")
@@ -115,20 +45,8 @@ def video(server: Any) -> Iterator[Video]:
     """A client, whose streams are gone after the test."""
     with server.client() as client:
         made = Video(client.channel)
-        opened: list[int] = []
-        plain = made.open
-
-        def remembered(*arguments: Any, **options: Any) -> int:
-            opened.append(plain(*arguments, **options))
-            return opened[-1]
-
-        made.open = remembered  # type: ignore[method-assign]
         yield made
-        for stream in opened:
-            try:
-                made.delete(stream)
-            except grpc.RpcError as error:
-                assert error.code() == CODE.FAILED_PRECONDITION  # noqa: PT017 - the test deleted it
+        made.close()
 
 
 def test_the_published_clients_loop_gets_tight_nv12_at_its_pace(video: Video) -> None:
@@ -298,12 +216,12 @@ def test_settings_that_make_no_sense_are_refused_with_what_was_expected(video: V
 def test_settings_that_a_camera_refuses_are_no_failure_of_the_camera(server: Any, video: Video) -> None:
     stream = video.open(framerate=30)
     video.frame(stream)
-    process = process_of(server, "test-pattern")
+    process = processes_of(server, "test-pattern")[-1]
     already = len(server.log)
     for _ in range(3):
         assert code_of(lambda: video.open(H264))[0] == CODE.INVALID_ARGUMENT
     video.frames(stream, 3)
-    assert process_of(server, "test-pattern") == process
+    assert processes_of(server, "test-pattern")[-1] == process
     assert " ERROR " not in server.log[already:], "a client's mistake is no error of the server's"
 
 
@@ -434,8 +352,8 @@ def test_a_frame_of_an_earlier_capture_is_not_handed_to_a_stream_that_joins(vide
 def test_streams_of_equal_settings_share_a_capture_and_each_gets_every_frame(server: Any, video: Video) -> None:
     settings = (RGB, (128, 64), 20)
     streams = [video.open(*settings, timestamps=kind) for kind in (UTC, MONO_CAPTURE, UTC)]
-    process = process_of(server, "test-pattern")
-    soon(lambda: rings(process) == 1)
+    process = processes_of(server, "test-pattern")[-1]
+    soon(lambda: segments_mapped(process) == 1)
     with ThreadPoolExecutor(3) as pool:
         taken = [call.result() for call in [pool.submit(video.frames, stream, 30) for stream in streams]]
     contents = []
@@ -446,22 +364,22 @@ def test_streams_of_equal_settings_share_a_capture_and_each_gets_every_frame(ser
     common = contents[0].keys() & contents[1].keys() & contents[2].keys()
     assert len(common) > 20
     assert all(contents[0][number] == contents[1][number] == contents[2][number] for number in common)
-    assert rings(process) == 1
+    assert segments_mapped(process) == 1
     video.delete(streams[0])
     video.frames(streams[1], 3)
-    assert rings(process) == 1
+    assert segments_mapped(process) == 1
 
 
 def test_streams_of_different_settings_come_from_one_process(server: Any, video: Video) -> None:
     settings = [(RGB, (64, 64), 10), (YUV, (64, 64), 10), (YUV, (96, 64), 10), (YUV, (96, 64), 20)]
     streams = [video.open(*each) for each in settings]
-    process = process_of(server, "test-pattern")
+    process = processes_of(server, "test-pattern")[-1]
     for stream, (stream_format, size, _) in zip(streams, settings, strict=True):
         stamp(video.frame(stream), stream_format, size)
-    assert rings(process) == 4
+    assert segments_mapped(process) == 4
     assert process in server.workers()
     video.delete(streams[0])
-    soon(lambda: rings(process) == 3)
+    soon(lambda: segments_mapped(process) == 3)
 
 
 def test_the_first_camera_is_the_default_and_metadata_chooses_another(server: Any, video: Video) -> None:
@@ -469,13 +387,13 @@ def test_the_first_camera_is_the_default_and_metadata_chooses_another(server: An
     for camera, name in ((None, "test-pattern"), ("1", "test-pattern"), ("2", "other"), ("other", "other")):
         stream = video.open(camera=camera)
         video.frame(stream)
-        assert server.workers() == [process_of(server, name)]
+        assert server.workers() == [processes_of(server, name)[-1]]
         video.delete(stream)
         soon(lambda: not server.workers())
     streams = [video.open(camera=camera) for camera in ("test-pattern", "other")]
     for stream in streams:
         video.frame(stream)
-    assert sorted(server.workers()) == sorted(process_of(server, name) for name in ("test-pattern", "other"))
+    assert sorted(server.workers()) == sorted(processes_of(server, name)[-1] for name in ("test-pattern", "other"))
 
 
 def test_deleting_a_stream_ends_the_calls_that_wait_for_its_frames_at_once(video: Video) -> None:
@@ -534,21 +452,21 @@ def test_streams_that_are_opened_at_once_share_one_start_of_the_camera(server: A
         calls = [pool.submit(video.open, size=(64, 64 + 2 * (number % 2))) for number in range(8)]
         assert len({call.result() for call in calls}) == 8
     assert len(STARTED.findall(server.log)) == before + 1
-    assert rings(process_of(server, "test-pattern")) == 2
+    assert segments_mapped(processes_of(server, "test-pattern")[-1]) == 2
 
 
 def test_the_cameras_process_ends_with_its_last_stream_and_starts_again_with_the_next(
     server: Any, video: Video
 ) -> None:
     streams = [video.open(size=size) for size in ((64, 64), (96, 64))]
-    process = process_of(server, "test-pattern")
+    process = processes_of(server, "test-pattern")[-1]
     video.delete(streams[0])
     video.frame(streams[1])
     assert process in server.workers()
     video.delete(streams[1])
     soon(lambda: process not in server.workers())
     assert video.frame(video.open()).sequence_nbr == 1
-    assert process_of(server, "test-pattern") != process
+    assert processes_of(server, "test-pattern")[-1] != process
 
 
 def test_frames_are_right_while_four_clients_read_large_ones(server: Any, video: Video) -> None:

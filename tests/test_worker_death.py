@@ -16,6 +16,7 @@ from typing import Any, Self
 import grpc
 import numpy as np
 import pytest
+from calls import code_of
 
 GOOD = np.array([1, 2, 3], np.uint8)
 TRIGGER = np.array([255], np.uint8)
@@ -28,13 +29,6 @@ RECOVERY_S = 5.0
 def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
     """No image is converted here: spare each start the probe of the chip that would do it."""
     return partial(start_server, "--block", "libyuv")
-
-
-def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:
-    """The status of a call that has to fail."""
-    with pytest.raises(grpc.RpcError) as raised:
-        call()
-    return raised.value.code(), raised.value.details()
 
 
 def alive(process: int) -> bool:
