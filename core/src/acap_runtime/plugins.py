@@ -195,11 +195,7 @@ class Plugins:
         rivals = self.rivals(chip)
         if not rivals:
             return None
-        claimants = sorted({f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in (chip, *rivals)})
-        return (
-            f"{chip} is claimed more than once: by {' and '.join(claimants)}; uninstall one, "
-            f"or start with --block and its plugin or distribution name"
-        )
+        return f"{chip} is claimed more than once: by {_claimants([chip, *rivals])}"
 
     def select(self, word: str) -> InstalledChip | None:
         """The chip that `word` names by number, name or alias; None for larod's number of no chip, 0.
@@ -242,11 +238,7 @@ class Plugins:
                 f"pip install acap-runtime-video for files, RTSP and V4L2, acap-runtime-debug for test pictures"
             )
         if len(found) > 1:
-            claimants = " and ".join(f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in found)
-            raise NotReady(
-                f"camera {name}: {hidden(source)!r} is claimed more than once: by {claimants}; uninstall one, or start "
-                f"with --block and its plugin or distribution name"
-            )
+            raise NotReady(f"camera {name}: {hidden(source)!r} is claimed more than once: by {_claimants(found)}")
         return found[0]
 
     def own_cameras(self) -> tuple[InstalledCamera, ...]:
@@ -258,11 +250,8 @@ class Plugins:
             if camera.own_source is not None
         )
         if len({camera.name for camera in found}) < len(found):
-            plugins = " and ".join(f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in found)
-            raise NotReady(
-                f"this device's own cameras share a name: {', '.join(each.name for each in found)}, from {plugins}; "
-                f"uninstall one, or start with --block and its plugin or distribution name"
-            )
+            names = ", ".join(each.name for each in found)
+            raise NotReady(f"this device's own cameras share a name: {names}, from {_claimants(found)}")
         return found
 
     def stores(self) -> tuple[InstalledStore, ...]:
@@ -279,6 +268,12 @@ class Plugins:
         others = {chip.name for chip in CHIPS if chip.id is None}
         others |= {chip.backend.name for chip in self.chips if chip.backend.chip_id is None}
         return ", ".join(["0 (no chip)", *numbered, *sorted(others)])
+
+
+def _claimants(found: Sequence[InstalledChip | InstalledCamera]) -> str:
+    """Whose they are, and the way out."""
+    plugins = sorted({f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in found})
+    return f"{' and '.join(plugins)}; uninstall one, or start with --block and its plugin or distribution name"
 
 
 def chosen_chips(words: Sequence[str], plugins: Plugins) -> tuple[InstalledChip | None, InstalledChip | None]:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from typing import Any, Final
 
 from acap_runtime.errors import Busy, DeviceError, Unavailable
@@ -15,7 +14,7 @@ from acap_runtime.stores import Store
 from acap_runtime.stores.listing import bare
 from acap_runtime.worker.messages import Channel, Message, unpack_error
 from acap_runtime.worker.process import WorkerProcess
-from acap_runtime.worker.restarts import RestartPolicy
+from acap_runtime.worker.restarts import RecentDeaths, RestartPolicy
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_DEATH_S: Final = 1.0
@@ -43,7 +42,7 @@ class RemoteStore(Store):
         self._turn = asyncio.Lock()
         self._starting: asyncio.Task[_Conversation] | None = None
         self._conversation: _Conversation | None = None
-        self._deaths: deque[float] = deque()
+        self._deaths = RecentDeaths(restarts)
         self._last_end = ""
         self._closed = False
 
@@ -121,21 +120,19 @@ class RemoteStore(Store):
         return _Conversation(str(self), process, channel)
 
     def _note_death(self, reason: str) -> None:
-        self._deaths.append(time.monotonic())
+        self._deaths.note()
         self._last_end = reason
 
     async def _wait_to_restart(self) -> None:
         deaths, policy = self._deaths, self._restarts
-        if not deaths:
+        if not deaths.count:
             return
-        while deaths[-1] - deaths[0] > policy.window_s:
-            deaths.popleft()
-        passed_s = time.monotonic() - deaths[-1]
-        if len(deaths) < policy.budget:
-            await asyncio.sleep(max(0.0, policy.delay_s(len(deaths)) - passed_s))
+        passed_s = deaths.since_last_s
+        if deaths.count < policy.budget:
+            await asyncio.sleep(max(0.0, deaths.delay_s - passed_s))
         elif passed_s < policy.rest_s:
             raise _Resting(
-                f"{self} failed {len(deaths)} times of late and is tried again in {policy.rest_s - passed_s:.0f} s; "
+                f"{self} failed {deaths.count} times of late and is tried again in {policy.rest_s - passed_s:.0f} s; "
                 f"the last time its worker {self._last_end}"
             )
         else:

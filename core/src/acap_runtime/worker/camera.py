@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from acap_runtime.plugins import InstalledCamera
 from acap_runtime.worker.capture import RemoteCapture
 from acap_runtime.worker.messages import pack_settings
 from acap_runtime.worker.process import WorkerProcess, probe_all
-from acap_runtime.worker.restarts import RestartPolicy
+from acap_runtime.worker.restarts import RecentDeaths, RestartPolicy
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_DEATH_S: Final = 1.0
@@ -96,7 +95,7 @@ class CameraWorker:
             self._ending = asyncio.create_task(process.end())
 
     async def _keep_open(self, capture: RemoteCapture) -> None:
-        failures: deque[float] = deque()
+        failures = RecentDeaths(self._restarts)
         while True:
             try:
                 process = await self._running_process()
@@ -113,13 +112,10 @@ class CameraWorker:
                 return
             if isinstance(error, NotReady | NotFound | InvalidRequest):
                 error = Unavailable(str(error))  # there was video: what is missing now may come back
-            failures.append(time.monotonic())
-            while failures[-1] - failures[0] > self._restarts.window_s:
-                failures.popleft()
-            delay_s = self._restarts.delay_s(len(failures))
-            _LOG.error("%s, %s: %s; opened again in %.2g s", self.camera, capture.settings, error, delay_s)
+            failures.note()
+            _LOG.error("%s, %s: %s; opened again in %.2g s", self.camera, capture.settings, error, failures.delay_s)
             capture.detach(error)
-            await asyncio.sleep(delay_s)
+            await asyncio.sleep(failures.delay_s)
 
     async def _follow(self, capture: RemoteCapture, process: WorkerProcess) -> AcapError:
         """Have the process open a capture, and watch over it until it fails; returns why."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +14,7 @@ from acap_runtime.plugins import InstalledChip
 from acap_runtime.worker.calls import Admission
 from acap_runtime.worker.process import WorkerProcess, probe_all
 from acap_runtime.worker.remote_model import RemoteModel
-from acap_runtime.worker.restarts import RestartPolicy
+from acap_runtime.worker.restarts import RecentDeaths, RestartPolicy
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_DEATH_S: Final = 1.0
@@ -158,7 +157,7 @@ class Worker:
     async def _keep_alive(self) -> None:
         assert self._process is not None  # noqa: S101 - watched only when started
         process = self._process
-        deaths: deque[float] = deque()
+        deaths = RecentDeaths(self._restarts)
         while True:
             await process.wait()
             self._process = None
@@ -171,9 +170,9 @@ class Worker:
             if self._reloading is None or self._reloading.done():
                 self._reloading = asyncio.create_task(self._reload())
 
-    async def _started_again(self, deaths: deque[float], reason: str) -> WorkerProcess:
+    async def _started_again(self, deaths: RecentDeaths, reason: str) -> WorkerProcess:
         while True:
-            deaths.append(time.monotonic())
+            deaths.note()
             await self._wait_to_restart(deaths, reason)
             try:
                 return await self._start_process()
@@ -193,14 +192,12 @@ class Worker:
         error = WorkerDied(f"the worker of {self.chip} {process.described_end}")
         return sum(model.detach(error) for model in everyone)
 
-    async def _wait_to_restart(self, deaths: deque[float], reason: str) -> None:
-        while deaths[-1] - deaths[0] > self._restarts.window_s:
-            deaths.popleft()
-        if len(deaths) < self._restarts.budget:
-            await asyncio.sleep(self._restarts.delay_s(len(deaths)))
+    async def _wait_to_restart(self, deaths: RecentDeaths, reason: str) -> None:
+        if deaths.count < self._restarts.budget:
+            await asyncio.sleep(deaths.delay_s)
             return
         rest_s = self._restarts.rest_s
-        times = f"{len(deaths)} times within {deaths[-1] - deaths[0]:.0f} s"
+        times = f"{deaths.count} times within {deaths.span_s:.0f} s"
         self.refuse(
             Resting(f"the worker of {self.chip} died {times} and rests for {rest_s:g} s; the last time it {reason}")
         )
