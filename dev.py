@@ -29,7 +29,10 @@ NEEDED = {
     "demo": [ROOT / "core", *(ROOT / "plugins" / name for name in ("debug", "libyuv", "tflite_cpu"))],
     "test": DISTRIBUTIONS,
 }
-WHEELS = "tests/test_wheels.py"
+OF_DISTRIBUTIONS = [
+    f"tests/test_{name}.py" for name in ("wheels", "new_plugin", "third_party_chip", "writing_a_plugin")
+]
+"""Tests that install distributions for themselves and run what is in them: as long as all others together."""
 SWIFTSHADER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acap-runtime" / "swiftshader"
 
 
@@ -158,21 +161,21 @@ def test(arguments: list[str]) -> int:
 
 
 def run_tests() -> list[str]:
-    """Run each distribution's own tests, alone, beside those of all together; returns the names of what failed."""
-    say(f"tests, and beside them those of each distribution alone ({WHEELS}), which are shown when they have ended")
+    """Run the tests, those of distributions by themselves beside the others; returns the names of what failed."""
+    say("tests; those of distributions run beside them, and are shown when they have ended")
     with tempfile.TemporaryFile("w+") as output:
-        command = [str(PYTHON), "-m", "pytest", WHEELS]
-        alone = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        command = [str(PYTHON), "-m", "pytest", *OF_DISTRIBUTIONS]
+        beside = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
-            together = run(PYTHON, "-m", "pytest", f"--ignore={WHEELS}")
-            alone.wait()
+            failed = run(PYTHON, "-m", "pytest", *(f"--ignore={path}" for path in OF_DISTRIBUTIONS))
+            beside.wait()
         finally:
-            alone.kill()
+            beside.kill()
         output.seek(0)
-        say("tests of each distribution alone")
+        say("tests of distributions")
         shutil.copyfileobj(output, sys.stdout)
         sys.stdout.flush()
-    return [name for name, code in (("tests", together), (WHEELS, alone.returncode)) if code]
+    return [name for name, code in (("tests", failed), ("tests of distributions", beside.returncode)) if code]
 
 
 def run(*command: object, environment: dict[str, str] | None = None) -> int:

@@ -573,6 +573,14 @@ class TestStart:
         assert "Traceback" not in server.log
         assert not _socket(server).exists()
 
+    def test_of_two_that_load_when_the_worker_dies_the_one_that_it_dies_of_is_named(
+        self, start_server: Callable[..., Any], model: Callable[..., str]
+    ) -> None:
+        slow, bad = model("load_delay = 0.5", name="slow"), model('load_delay = 0.1\ncrash = "load"', name="bad")
+        server = start_server("-j", "1", "-m", slow, "-m", bad, ready=False)
+        assert _ends(server) == 1
+        assert "acapruntime: error: model bad of " in server.log
+
     def test_one_that_fails_ends_at_once_and_tells_the_clients_that_wait(
         self, start_server: Callable[..., Any], model: Callable[..., str]
     ) -> None:

@@ -63,6 +63,7 @@ class Worker:
         self.tasks: list[asyncio.Task[None]] = []
         """What watches over the process; they end by an error only, which is one of this program."""
         self._reloading: asyncio.Task[None] | None = None
+        self._suspects = asyncio.Lock()
 
     async def start(self) -> None:
         """Start the process and wait until the chip is ready. Raises as `WorkerProcess.start` does."""
@@ -93,8 +94,12 @@ class Worker:
         model.suspicion = 0
         self._starting.append(model)
         try:
-            while not await self._loaded(model):
+            if not await self._loaded(model):
                 _LOG.warning("loading model %s again: its worker died, perhaps not of it", model.name)
+                # One at a time from here, so that it is known of which of them the worker dies.
+                async with self._suspects:
+                    while not await self._loaded(model):
+                        pass
         finally:
             self._starting.remove(model)
         self._models.append(model)
