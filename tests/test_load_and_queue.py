@@ -305,13 +305,28 @@ def test_a_call_whose_deadline_passes_in_the_queue_never_reaches_the_chip(start_
     assert runs_of(model) == [0, 1, 2, 9]
 
 
+def test_the_call_with_the_earliest_deadline_goes_first(start_counting_server) -> None:
+    server, model = start_counting_server()
+    with server.client() as client:
+        stub = client.stubs.service.PredictionServiceStub(client.channel)
+        calls = []
+        for number, timeout in enumerate((30, 30, None, 60, 20, 10)):
+            calls.append(stub.Predict.future(client.request("counted", numbered(number)), timeout=timeout))
+            time.sleep(0.03)
+        for call in calls:
+            call.result()
+    # One ran and one lay ready beside it before the others came.
+    assert runs_of(model) == [0, 1, 5, 4, 3, 2]
+
+
 def test_calls_reach_the_chip_in_the_order_they_came(start_counting_server) -> None:
     server, model = start_counting_server("--instances", "2")
     with server.client() as client:
         stub = client.stubs.service.PredictionServiceStub(client.channel)
         calls = []
         for number in range(10):
-            calls.append(stub.Predict.future(client.request("counted", numbered(number)), timeout=30))
+            # Without a deadline: gRPC rounds those, by more than lies between these calls.
+            calls.append(stub.Predict.future(client.request("counted", numbered(number))))
             time.sleep(0.02)
         for call in calls:
             call.result()

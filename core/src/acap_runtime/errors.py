@@ -49,6 +49,10 @@ class Forbidden(AcapError):
     """The caller may not use what it named."""
 
 
+class Unimplemented(AcapError):
+    """The caller asked for a part of a protocol that this server does not have."""
+
+
 def shown(text: object, limit: int = 120) -> str:
     """Quote something that a client sent, short enough for a status message and free of control characters."""
     quoted = repr(str(text)[: limit + 1])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -20,17 +21,8 @@ from acap_runtime.errors import (
     NotReady,
     TooLate,
     Unavailable,
+    Unimplemented,
 )
-from acap_runtime.proto import (
-    DeleteStreamRequest,
-    GetFrameRequest,
-    NewStreamRequest,
-    ParameterRequest,
-    PredictRequest,
-)
-from acap_runtime.services.parameter import ParameterService
-from acap_runtime.services.prediction import PredictionService
-from acap_runtime.services.video_capture import VideoCaptureService
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_STATUS: Final = 2000
@@ -45,6 +37,7 @@ STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     DeviceError: grpc.StatusCode.INTERNAL,
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
 }
 
 
@@ -53,46 +46,53 @@ def status_of(error: BaseException) -> grpc.StatusCode:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
 
 
-Behaviour = Callable[[Any, Any], Awaitable[Any]]
-"""A method of a service: takes a request message and the call's context, returns a response, raises `AcapError`."""
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a service: the class of its requests (None for any bytes), and what answers one.
+
+    `answer` takes a request and the call's context, returns a response, raises `AcapError`. `streams` says that a
+    client may send any number of requests in one call, each of which is answered. On the wire a unary call is a stream
+    of one message: such a method serves clients of both kinds.
+    """
+
+    request: Any
+    answer: Callable[[Any, Any], Awaitable[Any]]
+    streams: bool = False
 
 
-def handlers(
-    prediction: PredictionService, video: VideoCaptureService, parameters: ParameterService
-) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+def unimplemented(reason: str) -> Method:
+    """A method of the protocol that this server does not have."""
+
+    async def refuse(_request: Any, _context: Any) -> Any:
+        raise Unimplemented(reason)
+
+    return Method(None, refuse)
+
+
+class Service(Protocol):
+    """A gRPC service by its full name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def methods(self) -> Mapping[str, Method]: ...
+
+
+def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
     """What a gRPC server serves."""
-    return (
-        _unary_handlers(prediction.name, {"Predict": (PredictRequest, prediction.predict)}),
-        _unary_handlers(
-            video.name,
-            {
-                "NewStream": (NewStreamRequest, video.new_stream),
-                "DeleteStream": (DeleteStreamRequest, video.delete_stream),
-                "GetFrame": (GetFrameRequest, video.get_frame),
-            },
-        ),
-        # On the wire a unary call is a stream of one message: this serves clients of both kinds.
+    return tuple(
         grpc.method_handlers_generic_handler(
-            parameters.name,
-            {
-                "GetValues": grpc.stream_stream_rpc_method_handler(
-                    _answering_each(ParameterRequest, parameters.get_values), response_serializer=_serialised
-                )
-            },
-        ),
+            service.name, {name: _handler(method) for name, method in service.methods.items()}
+        )
+        for service in services
     )
 
 
-def _unary_handlers(service: str, methods: dict[str, tuple[Any, Behaviour]]) -> grpc.GenericRpcHandler[Any, Any]:
-    return grpc.method_handlers_generic_handler(
-        service,
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                _answering(request_type, behaviour), response_serializer=_serialised
-            )
-            for name, (request_type, behaviour) in methods.items()
-        },
-    )
+def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+    if method.streams:
+        return grpc.stream_stream_rpc_method_handler(_answering_each(method), response_serializer=_serialised)
+    return grpc.unary_unary_rpc_method_handler(_answering(method), response_serializer=_serialised)
 
 
 def _serialised(response: Any) -> bytes:
@@ -100,7 +100,7 @@ def _serialised(response: Any) -> bytes:
     return content
 
 
-def _answering(request_type: Any, behaviour: Behaviour) -> Callable[[bytes, Any], Awaitable[Any]]:
+def _answering(method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
     """A gRPC handler around a service's method.
 
     It parses the request itself: grpc answers UNKNOWN to bytes that do not parse, and logs a stack for each.
@@ -108,20 +108,20 @@ def _answering(request_type: Any, behaviour: Behaviour) -> Callable[[bytes, Any]
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await behaviour(_parse(request_type, content), context)
+            return await method.answer(_parse(method.request, content), context)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
             await _refuse(error, context)
 
     return answer
 
 
-def _answering_each(request_type: Any, behaviour: Behaviour) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    """The same for a stream of requests, each answered by one response."""
+def _answering_each(method: Method) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    """The same for a stream of requests."""
 
     async def answer(contents: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
             async for content in contents:
-                yield await behaviour(_parse(request_type, content), context)
+                yield await method.answer(_parse(method.request, content), context)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
             await _refuse(error, context)
 
@@ -138,6 +138,8 @@ async def _refuse(error: Exception, context: grpc.aio.ServicerContext[Any, Any])
 
 
 def _parse(request_type: Any, content: bytes) -> Any:
+    if request_type is None:
+        return content
     try:
         return request_type.FromString(content)
     except DecodeError as error:

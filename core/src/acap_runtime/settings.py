@@ -15,66 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from acap_runtime.catalogue import ModelSource
 from acap_runtime.errors import InvalidRequest, hidden
+from acap_runtime.model_source import ModelSource, parse_model
+from acap_runtime.option_values import integer, parse_switch, seconds
 
 PREFIX: Final = "ACAPRUNTIME_"
-_SWITCH: Final = {
-    "1": True,
-    "yes": True,
-    "true": True,
-    "on": True,
-    "0": False,
-    "no": False,
-    "false": False,
-    "off": False,
-}
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\s*\d{1,18}\s*", text, re.ASCII) or not low <= int(text) <= high:
-            raise InvalidRequest(f"expected an integer from {low} to {high}, got {text!r}")
-        return int(text)
-
-    return parse
-
-
-def _seconds(low: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not low <= value < 1e9:  # noqa: PLR2004 - some 30 years; also refuses nan
-            raise InvalidRequest(f"expected a number of seconds, at least {low:g}, got {text!r}")
-        return value
-
-    return parse
-
-
-def parse_switch(text: str) -> bool:
-    """Yes or no, as Axis parameters and most environments write them."""
-    if text.casefold() not in _SWITCH:
-        raise InvalidRequest(f"expected yes or no, got {text!r}")
-    return _SWITCH[text.casefold()]
-
-
-def parse_model(text: str) -> ModelSource:
-    """``PATH`` or ``NAME=PATH``, then any number of ``,OPTION=VALUE``; ``instances`` is the server's own."""
-    first, *rest = re.split(r",(?=[a-z_]+=)", text)
-    name, separator, path = first.partition("=")
-    if not separator or "/" in name:
-        name = path = first
-    if not name or not path:
-        raise InvalidRequest(f"expected PATH or NAME=PATH, got {text!r}")
-    options = dict(each.split("=", 1) for each in rest)
-    instances = options.pop("instances", None)
-    try:
-        count = None if instances is None else _integer(1, 64)(instances)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"instances: {error}") from None
-    return ModelSource(name, Path(path).absolute(), options, count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +75,7 @@ class Settings:
 
     verbose: bool = _option("-v --verbose", False, parse_switch, "", "extended logging: a line per request too")
     address: str = _option("-a --address", "0.0.0.0", str, "ADDR", "address to listen on when a port is given")  # noqa: S104 - the original's default
-    port: int = _option("-p --port", 0, _integer(0, 65535), "PORT", "TCP port; 0 for the unix socket")
+    port: int = _option("-p --port", 0, integer(0, 65535), "PORT", "TCP port; 0 for the unix socket")
     socket: Path = _option(
         "--socket",
         Path("/tmp/acap-runtime.sock"),  # noqa: S108 - the original's default
@@ -138,7 +83,7 @@ class Settings:
         "PATH",
         "unix socket to listen on without a port",
     )
-    run_for_s: float = _option("-t --run-for", 0.0, _seconds(0), "SECONDS", "stop after that many seconds; 0 for never")
+    run_for_s: float = _option("-t --run-for", 0.0, seconds(0), "SECONDS", "stop after that many seconds; 0 for never")
     certificate: Path | None = _option("-c --certificate", None, Path, "FILE", "TLS certificate chain, PEM")
     key: Path | None = _option("-k --key", None, Path, "FILE", "TLS private key, PEM")
     client_ca: Path | None = _option(
@@ -150,7 +95,21 @@ class Settings:
         repeatable=True,
     )  # fmt: skip
     models: tuple[ModelSource, ...] = _option(
-        "-m --model", (), parse_model, "[NAME=]PATH[,OPTION=VALUE]", "model to load at start", repeatable=True
+        "-m --model", (), parse_model,
+        "[NAME=]PATH[,OPTION=VALUE]",
+        "model to serve: a file, or a folder with one folder for each version; options are its chip, instances, queue, "
+        "versions, labels, warm_up, batch, batch_delay and the chip's own",
+        repeatable=True,
+    )  # fmt: skip
+    model_dir: Path | None = _option(
+        "--model-dir", None, Path, "DIR", "folder of models: files, named without their suffix, and folders of versions"
+    )
+    model_control: bool = _option(
+        "--model-control",
+        False,
+        parse_switch,
+        "",
+        "let clients load and unload models over TCP too, as those on the unix socket may",
     )
     cameras: tuple[CameraSource, ...] = _option(
         "--camera", (), parse_camera, "[NAME=]SOURCE",
@@ -172,31 +131,31 @@ class Settings:
     parameters_override: bool = _option(
         "-o --override", False, parse_switch, "", "let the device's parameters override the command line"
     )
-    instances: int = _option("--instances", 1, _integer(1, 64), "N", "copies of each model that run side by side")
+    instances: int = _option("--instances", 1, integer(1, 64), "N", "copies of each model that run side by side")
     threads: int | None = _option(
-        "--threads", None, _integer(1, 256), "N", "threads of each instance, where the chip has that option"
+        "--threads", None, integer(1, 256), "N", "threads of each instance, where the chip has that option"
     )
     run_timeout_s: float = _option(
-        "--run-timeout", 30.0, _seconds(0.05), "SECONDS", "a run that takes longer is ended with its worker"
+        "--run-timeout", 30.0, seconds(0.05), "SECONDS", "a run that takes longer is ended with its worker"
     )
-    load_timeout_s: float = _option("--load-timeout", 300.0, _seconds(0.05), "SECONDS", "the same for loading a model")
-    queue: int = _option("--queue", 64, _integer(1, 100000), "N", "calls that may wait for the chip")
+    load_timeout_s: float = _option("--load-timeout", 300.0, seconds(0.05), "SECONDS", "the same for loading a model")
+    queue: int = _option("--queue", 64, integer(1, 100000), "N", "calls that may wait for each model")
     on_demand_models: int = _option(
-        "--on-demand-models", 16, _integer(0, 100000), "N",
+        "--on-demand-models", 16, integer(0, 100000), "N",
         "model files that clients on the unix socket may have loaded by path, at most; 0 for none",
     )  # fmt: skip
-    max_streams: int = _option("--max-streams", 64, _integer(1, 10000), "N", "video streams that may be open at once")
+    max_streams: int = _option("--max-streams", 64, integer(1, 10000), "N", "video streams that may be open at once")
     stream_lease_s: float = _option(
-        "--stream-lease", 600.0, _seconds(0.1), "SECONDS", "a stream that nobody uses for that long is deleted"
+        "--stream-lease", 600.0, seconds(0.1), "SECONDS", "a stream that nobody uses for that long is deleted"
     )
     kept_frames: int = _option(
-        "--kept-frames", 3, _integer(1, 100), "N", "frames of each stream that stay fetchable after models ran on them"
+        "--kept-frames", 3, integer(1, 100), "N", "frames of each stream that stay fetchable after models ran on them"
     )
     max_message_size: int = _option(
-        "--max-message-size", 64, _integer(1, 2046), "MIB", "largest request, and largest input in shared memory"
+        "--max-message-size", 64, integer(1, 2046), "MIB", "largest request, and largest input in shared memory"
     )
     grace_s: float = _option(
-        "--grace", 5.0, _seconds(0), "SECONDS", "time that running calls have when the server stops"
+        "--grace", 5.0, seconds(0), "SECONDS", "time that running calls have when the server stops"
     )
     blocked: tuple[str, ...] = _option(
         "--block", (), str, "PLUGIN", "leave out a plugin, by its name or its distribution's", repeatable=True

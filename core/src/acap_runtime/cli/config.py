@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acap_runtime.catalogue import ModelSource
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.device_parameters import Override, applied, read_overrides
 from acap_runtime.errors import InvalidRequest, hidden
+from acap_runtime.model_source import ModelSource, described
 from acap_runtime.settings import CameraSource, Settings, add_arguments, option_name, traced_settings
 from acap_runtime.stores.choice import make_store
 
@@ -71,9 +71,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_shown(each) for each in value]
     if isinstance(value, ModelSource):
-        options = dict(value.options) | ({} if value.instances is None else {"instances": str(value.instances)})
-        named = str(value.path) if value.name == str(value.path) else f"{value.name}={value.path}"
-        return ",".join([named, *(f"{name}={text}" for name, text in options.items())])
+        return described(value)
     if isinstance(value, CameraSource):
         source = hidden(value.source)
         return source if source == value.name else f"{value.name}={source}"

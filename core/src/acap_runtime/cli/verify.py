@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from acap_runtime.backend import Array, TensorSpec
-from acap_runtime.catalogue import ModelSource
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import AcapError, InvalidRequest
+from acap_runtime.model_source import ModelSource, parse_model
 from acap_runtime.plugins import InstalledChip, Plugins
 from acap_runtime.recording import Recording, read, save
 from acap_runtime.samples import Scaling, inputs_from, random_inputs
-from acap_runtime.settings import add_arguments, parse_model, read_settings
+from acap_runtime.settings import add_arguments, read_settings
 from acap_runtime.trial import Trial, loaded
 from acap_runtime.verification import Comparison, Limits, Outputs, compare, flaws
 from acap_runtime.worker.supervisor import WorkerLimits
