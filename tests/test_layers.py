@@ -24,7 +24,7 @@ PACKAGES = [f"acap_runtime_{folder.name}" for folder in PLUGINS]
 
 LAYERS = [
     {"errors", "malloc"},
-    {"backend", "chips", "parameters", "option_values"},
+    {"backend", "chips", "parameters", "option_values", "config_file"},
     {"camera", "model_source"},
     {"hookspecs", "imaging", "sources", "unix_socket", "proto", "vdo", "repository"},
     {"plugins"},
@@ -39,7 +39,7 @@ LAYERS = [
     {"samples", "diagnosis", "recording"},
     {"warm_up"},
     {"catalogue", "streams", "client.calls"},
-    {"inference", "settings", "client.video"},
+    {"inference", "settings", "client.video", "watching"},
     {"tls", "client", "stores", "stores.regular_file", "stores.listing"},
     {"stores.credentials"},
     {"stores.file", "stores.remote", "stores.vapix"},
@@ -56,7 +56,7 @@ LAYERS = [
 OUTSIDE = {"", "testing"}
 """What plugin authors import: the package itself, and the compliance kit, which none of the others import."""
 
-EXTRAS = {"stores.vapix": "vapix", "picture_files": "images"}
+EXTRAS = {"stores.vapix": "vapix", "picture_files": "images", "watching": "watch"}
 """Modules that need an extra of the core, which nothing but a choice of the operator imports."""
 
 TRANSPORT = ("grpc", "google", "acap_runtime.proto")
