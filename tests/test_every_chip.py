@@ -1,4 +1,4 @@
-"""Every chip of larod's table, on this machine as it is: it serves, or the start ends with the reason and what to do."""
+"""Every chip of larod's table on this machine as it is: served, or refused with the reason and what to do."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_chip_is_chosen_by_its_number_its_name_and_each_alias(chip: Chip) -> N
             assert chosen.plugin.distribution == chip.distribution
 
 
-@pytest.mark.parametrize("chip", (NO_CHIP, *CHIPS), ids=lambda chip: chip.name)
+@pytest.mark.parametrize("chip", [NO_CHIP, *CHIPS], ids=lambda chip: chip.name)
 def test_a_chip_serves_or_says_why_not_and_what_to_do(
     start_server: Callable[..., Any], tmp_path: Path, listed: Listed, chip: Chip
 ) -> None:

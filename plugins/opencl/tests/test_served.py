@@ -131,6 +131,6 @@ def test_a_file_that_is_no_conversion_is_the_clients_mistake(server: Server, tmp
     path = tmp_path / "large.toml"
     large = acap.Conversion(acap.Image("rgb-planar", 20000, 1), acap.Image("rgb-planar", 8, 8))
     path.write_text(parameters(large))
-    with pytest.raises(CallFailed, match="INVALID_ARGUMENT: .*at most 16384 pixels a side"):
+    with pytest.raises(CallFailed, match=r"INVALID_ARGUMENT: .*at most 16384 pixels a side"):
         server.client.predict(str(path), {"input": np.zeros(large.input.shape, np.uint8)})
     server.converts(LOADED, "loaded")
