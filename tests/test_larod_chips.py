@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,24 +154,27 @@ def test_a_chip_loads_runs_fails_works_again_and_unloads(serve, larod: FakeLarod
 def test_a_model_gets_its_share_of_a_chip_beside_one_that_many_clients_flood(
     serve, larod: FakeLarod, model: Path, tmp_path: Path
 ) -> None:
-    server = serve("-j", "12", "-m", f"flooded={model}", "-m", f"quiet={inference_model(larod, tmp_path / 'quiet')}")
+    quiet = inference_model(larod, tmp_path / "quiet")
+    server = serve("-j", "12", "-m", f"flooded={model}", "-m", f"quiet={quiet}", "--queue", "4")
     larod.tell("delay-ms", 20)
-    runs = dict.fromkeys(("flooded", "quiet"), 0)
+    answers = {"flooded": Counter(), "quiet": Counter()}
     with server.client() as client, ThreadPoolExecutor(9) as threads:
 
         def keep_running(name: str) -> None:
-            done = 0
             until = time.monotonic() + 1.5
             while time.monotonic() < until:
-                client.predict(name, {"data": FEW_BYTES})
-                done += 1
-            runs[name] += done
+                status = status_of(client, name, FEW_BYTES)
+                answers[name][status] += 1
+                if status is not CODE.OK:
+                    time.sleep(0.01)
 
         for each in [threads.submit(keep_running, name) for name in ("quiet", *["flooded"] * 8)]:
             each.result()
     assert server.stop() == 0
-    # As often, but for the time that the quiet one's client takes between an answer and the next call.
-    assert runs["quiet"] > runs["flooded"] / 3, runs
+    assert set(answers["flooded"]) == {CODE.OK, CODE.RESOURCE_EXHAUSTED}  # the chip's queue was full
+    assert set(answers["quiet"]) == {CODE.OK}
+    # As often, but for the time that its only client takes between an answer and the next call.
+    assert answers["quiet"][CODE.OK] > answers["flooded"][CODE.OK] / 3, answers
 
 
 def test_a_file_that_is_no_model_is_the_clients_mistake(serve, tmp_path: Path) -> None:
