@@ -55,9 +55,10 @@ def open_delegate(options: Mapping[str, str]) -> Any:  # the runtime has no type
     """A delegate, which holds an Edge TPU for as long as it lives. Raises `NotReady` with the reason."""
     runtime = import_module(find_interpreter().__module__)
     # The runtime's own class stumbles over a library that it cannot open, in its destructor.
-    library = acap.open_library(
+    opened = acap.open_library(
         ctypes.CDLL, LIBRARY, advice=_ADVICE, variable=LIBRARY_VARIABLE, functions=["tflite_plugin_create_delegate"]
-    )._name
+    )
+    library = opened._name  # noqa: SLF001 - ctypes documents it: what was opened
     try:
         return runtime.load_delegate(library, dict(options))
     except ValueError as error:
