@@ -61,6 +61,7 @@ class Catalogue:
         self._when_changed = when_changed
         self._models: dict[str, ServedModel] = {}
         self._files: dict[str, ServedModel] = {}
+        self._configuring = asyncio.Lock()
         self._given = tuple(models)
         for source in self._given:
             self._add(source, required=True)
@@ -113,7 +114,7 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
-        await self.configure(self._given)
+        await self._configure(None)
 
     async def configure(self, models: Iterable[ModelSource]) -> None:
         """Serve these instead of the operator's models so far, and what the folder has now.
@@ -121,17 +122,22 @@ class Catalogue:
         Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
         `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
         """
-        given = tuple(models)
-        for source in given:
-            self._check(source)
-        found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
-        self._given = given
-        names = {source.name for source in (*given, *found)}
-        for name in self._models.keys() - names:
-            self._remove(name)
-        for source in given:
-            self._add(source, required=True)
-        self._add_from_folder(found)
+        await self._configure(tuple(models))
+
+    async def _configure(self, given: tuple[ModelSource, ...] | None) -> None:
+        async with self._configuring:  # what was seen of the folder first is not to come true last
+            if given is None:
+                given = self._given
+            for source in given:
+                self._check(source)
+            found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
+            self._given = given
+            names = {source.name for source in (*given, *found)}
+            for name in self._models.keys() - names:
+                self._remove(name)
+            for source in given:
+                self._add(source, required=True)
+            self._add_from_folder(found)
         await asyncio.gather(*(self._update(model) for model in self.models))
 
     async def load(self, name: str) -> None:
