@@ -36,20 +36,21 @@ LAYERS = [
     {"worker.chip_child", "worker.camera_child", "worker.store_child", "worker.remote_model", "worker.camera"},
     {"worker.child", "worker.supervisor"},
     {"worker.__main__", "worker.workers", "tensors", "converters", "versions", "trial"},
-    {"smoke", "verification", "libraries", "requirement", "picture_files"},
-    {"samples", "diagnosis", "recording"},
+    {"smoke", "verification", "libraries", "requirement", "picture_files", "detections", "labels"},
+    {"drawing", "interpretation", "samples", "diagnosis", "recording"},
     {"warm_up"},
-    {"catalogue", "streams", "client.calls"},
-    {"inference", "settings", "client.video", "watching"},
+    {"catalogue", "streams", "client.calls", "client.status"},
+    {"inference", "settings", "readiness", "client.video", "watching"},
     {"tls", "client", "stores", "stores.regular_file", "stores.listing"},
     {"stores.credentials"},
     {"stores.file", "stores.remote", "stores.vapix"},
     {"stores.choice", "device_parameters", "rpc"},
-    {"services", "services.prediction", "services.video_capture", "services.parameter"},
+    {"services", "services.prediction", "services.video_capture", "services.parameter", "services.runtime"},
     {"server"},
-    {"cli.table", "cli.discovery"},
+    {"cli.table", "cli.discovery", "cli.argument_types"},
+    {"cli.connection"},
     {"cli.serve", "cli.chips", "cli.plugins", "cli.cameras", "cli.config"},
-    {"cli.doctor", "cli.verify", "cli.new_plugin"},
+    {"cli.doctor", "cli.verify", "cli.new_plugin", "cli.status", "cli.models", "cli.predict"},
     {"cli"},
 ]
 """The core's modules: each imports from the rows above its own, or from its own package."""
@@ -57,7 +58,13 @@ LAYERS = [
 OUTSIDE = {"", "testing"}
 """What plugin authors import: the package itself, and the compliance kit, which none of the others import."""
 
-EXTRAS = {"stores.vapix": "vapix", "picture_files": "images", "watching": "watch"}
+EXTRAS = {
+    "stores.vapix": "vapix",
+    "picture_files": "images",
+    "drawing": "images",
+    "cli.predict": "images",
+    "watching": "watch",
+}
 """Modules that need an extra of the core, which nothing but a choice of the operator imports."""
 
 TRANSPORT = ("grpc", "google", "acap_runtime.proto")

@@ -23,6 +23,7 @@ from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
 from acap_runtime.rpc import Service, handlers
 from acap_runtime.services.parameter import ParameterService
 from acap_runtime.services.prediction import PredictionService
+from acap_runtime.services.runtime import RuntimeService
 from acap_runtime.services.video_capture import VideoCaptureService
 from acap_runtime.settings import Settings
 from acap_runtime.stores import Store
@@ -96,6 +97,7 @@ async def _serve(
         PredictionService(inference, TensorReader(limit, shared_memory=not settings.port)),
         VideoCaptureService(streams, limit),
         ParameterService(store),
+        RuntimeService(workers, catalogue, streams),
     ]
     server.add_generic_rpc_handlers(handlers(services))
     async with _listening(server, settings):
