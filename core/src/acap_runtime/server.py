@@ -14,6 +14,7 @@ from typing import Any, Final
 import grpc.aio
 
 from acap_runtime.catalogue import Catalogue, ModelDefaults
+from acap_runtime.client_regions import ClientRegions
 from acap_runtime.converters import ConverterChoice
 from acap_runtime.device_parameters import overridden
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable, hidden
@@ -21,6 +22,7 @@ from acap_runtime.inference import Inference
 from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
 from acap_runtime.rpc import Service, handlers
+from acap_runtime.services.inference_v2 import InferenceV2Service
 from acap_runtime.services.parameter import ParameterService
 from acap_runtime.services.prediction import PredictionService
 from acap_runtime.services.runtime import RuntimeService
@@ -32,6 +34,7 @@ from acap_runtime.streams import Streams
 from acap_runtime.tensors import TensorReader
 from acap_runtime.tls import credentials
 from acap_runtime.unix_socket import born_with_mode, claimed_socket
+from acap_runtime.v2_tensors import V2Reader
 from acap_runtime.worker.camera import CameraWorker
 from acap_runtime.worker.restarts import RestartPolicy
 from acap_runtime.worker.supervisor import Worker, WorkerLimits
@@ -95,6 +98,12 @@ async def _serve(
     server = grpc.aio.server(options=options)
     services: list[Service] = [
         PredictionService(inference, TensorReader(limit, shared_memory=not settings.port)),
+        InferenceV2Service(
+            inference,
+            catalogue,
+            V2Reader(limit, None if settings.port else ClientRegions()),
+            control=not settings.port or settings.model_control,
+        ),
         VideoCaptureService(streams, limit),
         ParameterService(store),
         RuntimeService(workers, catalogue, streams),
