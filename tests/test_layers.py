@@ -24,7 +24,7 @@ PACKAGES = [f"acap_runtime_{folder.name}" for folder in PLUGINS]
 
 LAYERS = [
     {"errors", "malloc"},
-    {"backend", "chips", "parameters", "option_values"},
+    {"backend", "chips", "parameters", "option_values", "config_file", "driver_library"},
     {"camera", "model_source"},
     {"hookspecs", "imaging", "sources", "unix_socket", "proto", "vdo", "repository"},
     {"plugins"},
@@ -39,7 +39,7 @@ LAYERS = [
     {"samples", "diagnosis", "recording"},
     {"warm_up"},
     {"catalogue", "streams", "client.calls"},
-    {"inference", "settings", "client.video"},
+    {"inference", "settings", "client.video", "watching"},
     {"tls", "client", "stores", "stores.regular_file", "stores.listing"},
     {"stores.credentials"},
     {"stores.file", "stores.remote", "stores.vapix"},
@@ -56,7 +56,7 @@ LAYERS = [
 OUTSIDE = {"", "testing"}
 """What plugin authors import: the package itself, and the compliance kit, which none of the others import."""
 
-EXTRAS = {"stores.vapix": "vapix", "picture_files": "images"}
+EXTRAS = {"stores.vapix": "vapix", "picture_files": "images", "watching": "watch"}
 """Modules that need an extra of the core, which nothing but a choice of the operator imports."""
 
 TRANSPORT = ("grpc", "google", "acap_runtime.proto")
@@ -121,7 +121,8 @@ def test_every_row_of_the_layers_is_real() -> None:
 
 
 def test_the_package_gives_plugin_authors_the_contract_and_nothing_else() -> None:
-    assert core_imports(CORE_MODULES[""]) <= {"errors", "backend", "camera", "parameters", "hookspecs"}
+    contract = {"errors", "backend", "camera", "parameters", "hookspecs", "driver_library"}
+    assert core_imports(CORE_MODULES[""]) <= contract
     names = {name.rpartition(".")[2] for name in imported(CORE_MODULES[""])}
     assert names == set(acap_runtime.__all__)
 

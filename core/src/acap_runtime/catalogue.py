@@ -80,6 +80,11 @@ class Catalogue:
         """The operator's models, without those of the folder."""
         return self._given
 
+    @property
+    def watched(self) -> frozenset[Path]:
+        """Where new versions and models may come up: files, and folders of versions or models."""
+        return frozenset([source.path for source in self._given] + ([self._folder] if self._folder else []))
+
     def model(self, name: str) -> ServedModel:
         """The operator's model of that name. Raises `NotFound`."""
         if name not in self._models:

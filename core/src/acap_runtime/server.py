@@ -8,8 +8,8 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 import grpc.aio
 
@@ -43,11 +43,12 @@ _LAST_WORDS_S: Final = 0.5
 """What calls have that wait when the start fails, to hear why."""
 
 
-async def serve(settings: Settings, plugins: Plugins) -> None:
+async def serve(settings: Settings, plugins: Plugins, reread: Callable[[], Settings]) -> None:
     """Run the server until it is told to stop: by SIGTERM, SIGINT, or after `settings.run_for_s`.
 
-    Listens once it knows its settings, some of which device parameters may have (``-o``); the chip and the models
-    given come up meanwhile, and calls for them wait. Raises `AcapError` where the start fails.
+    At SIGHUP it looks at the models again: at their files, and at what `reread` says that they are. Listens once it
+    knows its settings, some of which device parameters may have (``-o``); the chip and the models given come up
+    meanwhile, and calls for them wait. Raises `AcapError` where the start fails.
     """
     stop = _stop_event()
     store = make_store(settings, plugins)
@@ -57,7 +58,7 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
         await asyncio.wait((overriding, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if overriding.done():
-            await _serve(overriding.result(), plugins, store, stop)
+            await _serve(overriding.result(), plugins, store, stop, reread)
         else:
             overriding.cancel()
     finally:
@@ -65,7 +66,9 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
             await store.close()
 
 
-async def _serve(settings: Settings, plugins: Plugins, store: Store | None, stop: asyncio.Event) -> None:
+async def _serve(
+    settings: Settings, plugins: Plugins, store: Store | None, stop: asyncio.Event, reread: Callable[[], Settings]
+) -> None:
     if settings.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
     chip, named_converter = chosen_chips(settings.chips, plugins)
@@ -97,19 +100,23 @@ async def _serve(settings: Settings, plugins: Plugins, store: Store | None, stop
     server.add_generic_rpc_handlers(handlers(services))
     async with _listening(server, settings):
         start = asyncio.create_task(_start(settings, store, workers, catalogue, choice))
-        expiry = asyncio.create_task(streams.expire())
+        watching = [
+            asyncio.create_task(streams.expire()),
+            asyncio.create_task(_follow_files(start, catalogue)),
+            asyncio.create_task(_follow_hangups(start, catalogue, lambda: _served_models(reread(), chip))),
+        ]
         grace_s = settings.grace_s
         try:
-            await _until_stopped(stop, start, [expiry, broken], settings.run_for_s)
+            await _until_stopped(stop, start, [*watching, broken], settings.run_for_s)
             _LOG.info("stopping; running calls have %g s", grace_s)
         except AcapError as error:
             workers.refuse(Unavailable(f"the server does not start: {error}"))
             grace_s = min(grace_s, _LAST_WORDS_S)
             raise
         finally:
-            for task in (start, expiry):
+            for task in (start, *watching):
                 task.cancel()
-            await asyncio.gather(start, expiry, return_exceptions=True)
+            await asyncio.gather(start, *watching, return_exceptions=True)
             await server.stop(grace_s)
             await asyncio.gather(streams.stop(), workers.stop())
     _LOG.info("stopped")
@@ -180,6 +187,39 @@ async def _start(
     _LOG.info("ready")
 
 
+async def _follow_files(start: asyncio.Task[None], catalogue: Catalogue) -> None:
+    """Have new versions served as they come up."""
+    await asyncio.wait([start])
+    if not catalogue.watched:
+        return
+    try:
+        from acap_runtime.watching import Watcher  # noqa: PLC0415 - what it needs is an extra
+    except ModuleNotFoundError as error:
+        _LOG.info(
+            "model files are looked at again at SIGHUP only: %s is not installed (pip install 'acap-runtime[watch]')",
+            error.name,
+        )
+        return
+    await Watcher(catalogue).run()
+
+
+async def _follow_hangups(
+    start: asyncio.Task[None], catalogue: Catalogue, models: Callable[[], Sequence[ModelSource]]
+) -> None:
+    """Look at the models again at each SIGHUP."""
+    hangup = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+    await asyncio.wait([start])
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        try:
+            await catalogue.configure(await asyncio.to_thread(models))
+            _LOG.info("SIGHUP: models are as the settings and the disk have them now")
+        except AcapError as error:
+            _LOG.error("SIGHUP: the models stay as they are: %s", error)
+
+
 async def _until_stopped(
     stop: asyncio.Event, start: asyncio.Task[None], watching: Sequence[asyncio.Future[None]], run_for_s: float
 ) -> None:
@@ -190,11 +230,10 @@ async def _until_stopped(
             await asyncio.wait((stopped, start), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
-            ends: list[asyncio.Future[Any]] = [stopped, *watching]
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for task in watching:
-                if task.done():
-                    task.result()  # a server that no longer watches its workers or leases had better end
+            ended = asyncio.gather(*watching)  # only by an error: a server that no longer watches had better end
+            await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                ended.result()
     except TimeoutError:
         _LOG.info("%g s have passed (-t)", run_for_s)
     finally:

@@ -1,5 +1,5 @@
 """Every setting of the server, in one place: its names on the command line and in the environment, its default, its
-meaning. The command line goes before the environment, the environment before defaults.
+meaning. The command line goes before the environment, then come the configuration file and defaults.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from acap_runtime.config_file import ConfigFile, closest
 from acap_runtime.errors import InvalidRequest, hidden
-from acap_runtime.model_source import ModelSource, parse_model
+from acap_runtime.model_source import ModelSource, make_source, parse_model
 from acap_runtime.option_values import integer, parse_switch, seconds
 
 PREFIX: Final = "ACAPRUNTIME_"
@@ -73,6 +74,9 @@ def _option(
 class Settings:
     """What the server was told."""
 
+    config: Path | None = _option(
+        "--config", None, Path, "FILE", "TOML file of settings: the options' names, and tables for models and cameras"
+    )
     verbose: bool = _option("-v --verbose", False, parse_switch, "", "extended logging: a line per request too")
     address: str = _option("-a --address", "0.0.0.0", str, "ADDR", "address to listen on when a port is given")  # noqa: S104 - the original's default
     port: int = _option("-p --port", 0, integer(0, 65535), "PORT", "TCP port; 0 for the unix socket")
@@ -187,9 +191,9 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
 
 
 def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from parsed arguments and the environment; empty values count as not given.
+    """Settings from parsed arguments, the environment and the file that either names; empty values count as not given.
 
-    Raises `InvalidRequest` naming the option or variable, what was expected and what came.
+    Raises `InvalidRequest` naming the option, variable, or line of the file, what was expected and what came.
     """
     return traced_settings(arguments, environment)[0]
 
@@ -197,9 +201,11 @@ def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str] =
 def traced_settings(
     arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ
 ) -> tuple[Settings, dict[str, str]]:
-    """`read_settings`, and by each field's name where its value came from: ``command line``, ``environment NAME`` or
-    ``default``.
+    """`read_settings`, and by each field's name where its value came from: ``command line``, ``environment NAME``,
+    ``FILE:LINE`` or ``default``.
     """
+    named = arguments.get("config") or environment.get(f"{PREFIX}CONFIG")
+    written = read_config(Path(named)) if named else {}
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for field in dataclasses.fields(Settings):
@@ -213,7 +219,98 @@ def traced_settings(
             if parsed is not None:
                 values[field.name], origins[field.name] = parsed, origin
                 break
+        else:
+            if field.name in written:
+                values[field.name], origins[field.name] = written[field.name]
     return Settings(**values), origins
+
+
+def read_config(path: Path) -> dict[str, tuple[Any, str]]:
+    """The values in a configuration file, and the place of each (``FILE:LINE``), by their fields' names.
+
+    Its keys are the options' names; models and cameras are tables, ``[models.NAME]`` with a ``path`` and options as in
+    ``-m``, and ``[cameras.NAME]`` with a ``source``. Raises `InvalidRequest` with a line for each thing wrong, naming
+    file, line and key.
+    """
+    fields = {option_name(field): field for field in dataclasses.fields(Settings) if field.name != "config"}
+    document = ConfigFile.read(path)
+    values: dict[str, tuple[Any, str]] = {}
+    problems: list[str] = []
+    for keys, written in document.entries():
+        try:
+            match keys:
+                case ("models" | "cameras" as kind, name):
+                    known, place = values.get(kind, ((), document.place(keys)))
+                    values[kind] = ((*known, _TABLES[kind](name, written)), place)
+                case (key,) if key in fields:
+                    values[fields[key].name] = (_parse_written(fields[key], written), document.place(keys))
+                case (key, *_) if key in fields or key in _TABLES:
+                    raise InvalidRequest("expected tables" if key in _TABLES else "expected a value, got a table")
+                case (key, *_):
+                    raise InvalidRequest(f"unknown; {closest(key, [*fields, *_TABLES])}")
+        except InvalidRequest as error:
+            # What is wrong with an option of a model begins with its name.
+            option = str(error).partition(":")[0]
+            place = document.place((*keys, option) if isinstance(written, dict) and option in written else keys)
+            problems.append(f"{place}: {'.'.join(keys)}: {error}")
+    if problems:
+        raise InvalidRequest("\n".join(problems))
+    return values
+
+
+def _parse_written(field: dataclasses.Field[Any], value: Any) -> Any:
+    """A value of TOML for a field, by the same parser as its text on the command line."""
+    try:
+        if not field.metadata["repeatable"]:
+            return field.metadata["parse"](_text(value))
+        if not isinstance(value, list):
+            raise InvalidRequest(f"expected a list, got {value!r:.80}")
+        return tuple(field.metadata["parse"](_text(each)) for each in value)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def _text(value: Any) -> str:
+    """A value of TOML as the command line has it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, str | int | float) or value == "":
+        raise InvalidRequest(f"expected text, a number, true or false, got {value!r:.80}")
+    return str(value)
+
+
+def _written_model(name: str, written: Any) -> ModelSource:
+    options = _table(written)
+    path = _text(options.pop("path", ""))
+    return make_source(name, path, {option: _option_text(option, value) for option, value in options.items()})
+
+
+def _option_text(option: str, value: Any) -> str:
+    try:
+        if option == "labels":
+            return "+".join(f"{label}:{_text(number)}" for label, number in _table(value).items())
+        if isinstance(value, list):
+            return (":" if option == "warm_up" else "+").join(map(_text, value))
+        return _text(value)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{option}: {error}") from None
+
+
+def _written_camera(name: str, written: Any) -> CameraSource:
+    known = _table(written)
+    source = _text(known.pop("source", ""))
+    if known:
+        raise InvalidRequest(f"expected source alone, got {', '.join(known)} too")
+    return parse_camera(f"{name}={source}")
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"expected a table, got {value!r:.80}")
+    return dict(value)
+
+
+_TABLES: Final[Mapping[str, Callable[[str, Any], Any]]] = {"models": _written_model, "cameras": _written_camera}
 
 
 def _parse(field: dataclasses.Field[Any], source: str, given: str | list[str] | None) -> Any:

@@ -7,6 +7,7 @@ from acap_runtime_tflite_glgpu import TfliteGpuBackend
 
 
 class TestOnAPicture(InferenceContract):
+    may_import = frozenset({"acap_runtime_larod"})
     reload_rounds = 30
 
     @pytest.fixture(autouse=True)
@@ -29,6 +30,7 @@ class TestOnAPicture(InferenceContract):
 
 
 class TestOnNumbers(InferenceContract):
+    may_import = frozenset({"acap_runtime_larod"})
     reload_rounds = 30
 
     @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from acap_runtime_tpu import TpuBackend
 
 
 class TestOnTheStandIn(InferenceContract):
+    may_import = frozenset({"acap_runtime_larod"})
     reload_rounds = 50
 
     @pytest.fixture(autouse=True)
@@ -42,6 +43,7 @@ class TestOnTheStandIn(InferenceContract):
 class TestOnAnEdgeTpu(InferenceContract):
     """Where there is one, or larod has one; skipped with the reason elsewhere."""
 
+    may_import = frozenset({"acap_runtime_larod"})
     reload_rounds = 20
 
     @pytest.fixture

@@ -54,5 +54,5 @@ def run(arguments: Sequence[str]) -> int:
             logging.getLogger(__name__).warning(
                 "plugin %s of %s is not used: %s", plugin.name, plugin.distribution, plugin.problem
             )
-    asyncio.run(serve(settings, plugins))
+    asyncio.run(serve(settings, plugins, lambda: read_settings(given)))
     return 0
