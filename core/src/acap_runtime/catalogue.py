@@ -85,6 +85,15 @@ class Catalogue:
         """Where new versions and models may come up: files, and folders of versions or models."""
         return frozenset([source.path for source in self._given] + ([self._folder] if self._folder else []))
 
+    @property
+    def problems(self) -> list[str]:
+        """Why the server is not ready, empty where it is: a chip's process that is not up, required models that are not
+        served. A model that a client unloaded is none.
+        """
+        worker = self._workers.default
+        missing = [f"model {model.name}: {model.why_not}" for model in self.models if model.required and model.why_not]
+        return [f"the worker of {worker.chip} is not up", *missing] if worker and worker.pid is None else missing
+
     def model(self, name: str) -> ServedModel:
         """The operator's model of that name. Raises `NotFound`."""
         if name not in self._models:
@@ -113,18 +122,20 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
-        await self.configure(self._given)
+        await self.configure(None)
 
-    async def configure(self, models: Iterable[ModelSource]) -> None:
-        """Serve these instead of the operator's models so far, and what the folder has now.
+    async def configure(self, models: Iterable[ModelSource] | None) -> None:
+        """Serve these instead of the operator's models so far (None for those), and what the folder has now.
 
         Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
         `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
         """
-        given = tuple(models)
-        for source in given:
+        given = None if models is None else tuple(models)
+        for source in given or ():
             self._check(source)
         found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
+        if given is None:
+            given = self._given  # looked at now: others may have been configured meanwhile
         self._given = given
         names = {source.name for source in (*given, *found)}
         for name in self._models.keys() - names:

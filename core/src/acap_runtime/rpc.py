@@ -16,6 +16,7 @@ from acap_runtime.errors import (
     Busy,
     DeviceError,
     Forbidden,
+    Incomplete,
     InvalidRequest,
     NotFound,
     NotReady,
@@ -38,6 +39,7 @@ STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+    Incomplete: grpc.StatusCode.UNKNOWN,  # as TensorFlow Serving answers where of several models some fail
 }
 
 
@@ -60,6 +62,17 @@ class Method:
     streams: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A method of which one request is answered by any number of responses, until the client has enough.
+
+    `answer` takes a request and the call's context, yields responses, raises `AcapError`.
+    """
+
+    request: Any
+    answer: Callable[[Any, Any], AsyncIterator[Any]]
+
+
 def unimplemented(reason: str) -> Method:
     """A method of the protocol that this server does not have."""
 
@@ -76,7 +89,7 @@ class Service(Protocol):
     def name(self) -> str: ...
 
     @property
-    def methods(self) -> Mapping[str, Method]: ...
+    def methods(self) -> Mapping[str, Method | Subscription]: ...
 
 
 def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
@@ -89,7 +102,9 @@ def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, A
     )
 
 
-def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: Method | Subscription) -> grpc.RpcMethodHandler[Any, Any]:
+    if isinstance(method, Subscription):
+        return grpc.unary_stream_rpc_method_handler(_answering_on(method), response_serializer=_serialised)
     if method.streams:
         return grpc.stream_stream_rpc_method_handler(_answering_each(method), response_serializer=_serialised)
     return grpc.unary_unary_rpc_method_handler(_answering(method), response_serializer=_serialised)
@@ -122,6 +137,19 @@ def _answering_each(method: Method) -> Callable[[Any, Any], AsyncIterator[Any]]:
         try:
             async for content in contents:
                 yield await method.answer(_parse(method.request, content), context)
+        except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
+            await _refuse(error, context)
+
+    return answer
+
+
+def _answering_on(method: Subscription) -> Callable[[bytes, Any], AsyncIterator[Any]]:
+    """The same for one request that is answered on and on."""
+
+    async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for response in method.answer(_parse(method.request, content), context):
+                yield response
         except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
             await _refuse(error, context)
 
