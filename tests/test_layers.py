@@ -312,3 +312,9 @@ def test_a_worker_never_loads_grpc_and_the_front_never_a_driver(
         assert driver in mapped(worker)
     for name in ("ai_edge_litert", "tflite", "libyuv", "_cffi_backend"):
         assert name not in mapped(server.process.pid)
+
+
+def test_what_only_the_server_needs_of_grpc_stays_out_of_a_programs_process() -> None:
+    # Both put their messages into protobuf's default pool, which is the program's.
+    modules = set(run_python("import sys, acap_runtime.client\nprint(*sys.modules)").split())
+    assert not modules & {"grpc_health", "grpc_reflection"}

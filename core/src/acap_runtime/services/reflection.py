@@ -42,9 +42,10 @@ class ReflectionService:
     @cached_property
     def _servicer(self) -> Any:
         # Made when the first client asks: most servers are never asked.
-        from grpc_reflection.v1alpha.reflection import aio  # type: ignore[attr-defined]  # noqa: PLC0415
+        from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
 
-        return aio.ReflectionServicer(self._services, pool=_Files(self._services))  # type: ignore[attr-defined]  # its stubs are older
+        aio: Any = reflection.aio  # type: ignore[attr-defined]  # which the stubs do not know
+        return aio.ReflectionServicer(self._services, pool=_Files(self._services))
 
 
 async def _one(request: Any) -> AsyncIterator[Any]:
