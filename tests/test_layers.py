@@ -46,8 +46,8 @@ LAYERS = [
     {"stores.credentials"},
     {"stores.file", "stores.remote", "stores.vapix"},
     {"stores.choice", "device_parameters", "rpc"},
-    {"services", "services.prediction", "services.inference_v2"},
-    {"services.video_capture", "services.parameter", "services.runtime"},
+    {"services", "services.prediction", "services.inference_v2", "services.model"},
+    {"services.video_capture", "services.parameter", "services.runtime", "services.health", "services.reflection"},
     {"server"},
     {"cli.table", "cli.discovery", "cli.argument_types"},
     {"cli.connection"},
@@ -69,7 +69,8 @@ EXTRAS = {
 }
 """Modules that need an extra of the core, which nothing but a choice of the operator imports."""
 
-TRANSPORT = ("grpc", "google", "acap_runtime.proto")
+GRPC = ("grpc", "grpc_health", "grpc_reflection")
+TRANSPORT = (*GRPC, "google", "acap_runtime.proto")
 
 
 def sources(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -172,7 +173,7 @@ def test_nothing_that_the_workers_process_or_a_plugin_imports_knows_the_transpor
 
 
 def test_grpc_is_known_to_services_and_server_alone() -> None:
-    knowing = {module for module in CORE_MODULES if mentions(module, ("grpc",))}
+    knowing = {module for module in CORE_MODULES if mentions(module, GRPC)}
     allowed = ("services", "rpc", "server", "tls", "client")
     assert {module for module in knowing if module.split(".")[0] not in allowed} == set()
 
@@ -321,3 +322,9 @@ def test_a_worker_never_loads_grpc_and_the_front_never_a_driver(
         assert driver in mapped(worker)
     for name in ("ai_edge_litert", "tflite", "libyuv", "_cffi_backend"):
         assert name not in mapped(server.process.pid)
+
+
+def test_what_only_the_server_needs_of_grpc_stays_out_of_a_programs_process() -> None:
+    # Both put their messages into protobuf's default pool, which is the program's.
+    modules = set(run_python("import sys, acap_runtime.client\nprint(*sys.modules)").split())
+    assert not modules & {"grpc_health", "grpc_reflection"}

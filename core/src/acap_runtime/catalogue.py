@@ -36,14 +36,6 @@ class ModelDefaults:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether the server can do all that the operator asked of it; where it cannot, `reason` says why."""
-
-    ready: bool
-    reason: str = ""
-
-
 class Catalogue:
     """Models by name: the operator's `models`, and those in `folder`, which may come and go.
 
@@ -93,23 +85,6 @@ class Catalogue:
     def watched(self) -> frozenset[Path]:
         """Where new versions and models may come up: files, and folders of versions or models."""
         return frozenset([source.path for source in self._given] + ([self._folder] if self._folder else []))
-
-    @property
-    def ready(self) -> Readiness:
-        """Whether the server's own chip and all models that are required are there; one that a client unloaded counts
-        as not required.
-        """
-        worker = self._workers.default
-        if worker is not None and worker.pid is None:
-            return Readiness(False, f"{worker.chip}: {worker.refusal or 'its process is being started'}")
-        for model in self.models:
-            if model.required and not model.serving and not model.unloaded:
-                try:
-                    error = model.pick(None, "").error
-                except AcapError as found:
-                    error = found
-                return Readiness(False, f"model {model.name}: {error or 'it is being loaded'}")
-        return Readiness(True)
 
     def known(self, name: str) -> ServedModel | None:
         """The model that a client calls `name`: one of the operator's, or a file that is loaded already."""

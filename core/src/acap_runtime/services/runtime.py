@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -13,7 +14,6 @@ from acap_runtime.backend import TensorSpec
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.errors import hidden
 from acap_runtime.proto import GetModelRequest, GetStatusRequest, GetStatusResponse, ModelStatus
-from acap_runtime.readiness import unready
 from acap_runtime.rpc import Method
 from acap_runtime.streams import Stream, Streams
 from acap_runtime.versions import ServedModel, Version
@@ -27,8 +27,9 @@ class RuntimeService:
 
     name: Final = "acapruntime.v1.RuntimeService"
 
-    def __init__(self, workers: Workers, catalogue: Catalogue, streams: Streams) -> None:
+    def __init__(self, workers: Workers, catalogue: Catalogue, streams: Streams, unready: Callable[[], str]) -> None:
         self._workers = workers
+        self._unready = unready
         self._catalogue = catalogue
         self._streams = streams
         self._started = time.monotonic()
@@ -40,7 +41,7 @@ class RuntimeService:
 
     async def get_status(self, _request: Any, _context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Answer a GetStatusRequest."""
-        reason = unready(self._workers, self._catalogue)
+        reason = self._unready()
         server = {
             "version": self._version,
             "pid": os.getpid(),
