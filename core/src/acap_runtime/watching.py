@@ -46,10 +46,11 @@ class Watcher:
         watched = self._catalogue.watched
         folders = {path for path in watched if path.is_dir()}
         stop = asyncio.Event()
-        self._refresh()  # what changed while nobody watched
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch({path.parent for path in watched}, watched, stop, recursive=False))
             tasks.create_task(self._watch(folders, (), stop, recursive=True))
+            await asyncio.sleep(0)  # they watch from their first step on
+            self._refresh()  # what changed while nobody watched
             # What a client configured comes with no event of the disk.
             while (  # noqa: ASYNC110
                 self._catalogue.watched == watched and {path for path in watched if path.is_dir()} == folders
