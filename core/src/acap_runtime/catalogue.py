@@ -61,6 +61,7 @@ class Catalogue:
         self._when_changed = when_changed
         self._models: dict[str, ServedModel] = {}
         self._files: dict[str, ServedModel] = {}
+        self._configuring = asyncio.Lock()
         self._given = tuple(models)
         for source in self._given:
             self._add(source, required=True)
@@ -85,14 +86,9 @@ class Catalogue:
         """Where new versions and models may come up: files, and folders of versions or models."""
         return frozenset([source.path for source in self._given] + ([self._folder] if self._folder else []))
 
-    @property
-    def problems(self) -> list[str]:
-        """Why the server is not ready, empty where it is: a chip's process that is not up, required models that are not
-        served. A model that a client unloaded is none.
-        """
-        worker = self._workers.default
-        missing = [f"model {model.name}: {model.why_not}" for model in self.models if model.required and model.why_not]
-        return [f"the worker of {worker.chip} is not up", *missing] if worker and worker.pid is None else missing
+    def known(self, name: str) -> ServedModel | None:
+        """The model that a client calls `name`: one of the operator's, or a file that is loaded already."""
+        return self._models.get(name) or self._files.get(name)
 
     def model(self, name: str) -> ServedModel:
         """The operator's model of that name. Raises `NotFound`."""
@@ -122,27 +118,30 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
-        await self.configure(None)
+        await self._configure(None)
 
-    async def configure(self, models: Iterable[ModelSource] | None) -> None:
-        """Serve these instead of the operator's models so far (None for those), and what the folder has now.
+    async def configure(self, models: Iterable[ModelSource]) -> None:
+        """Serve these instead of the operator's models so far, and what the folder has now.
 
         Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
         `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
         """
-        given = None if models is None else tuple(models)
-        for source in given or ():
-            self._check(source)
-        found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
-        if given is None:
-            given = self._given  # looked at now: others may have been configured meanwhile
-        self._given = given
-        names = {source.name for source in (*given, *found)}
-        for name in self._models.keys() - names:
-            self._remove(name)
-        for source in given:
-            self._add(source, required=True)
-        self._add_from_folder(found)
+        await self._configure(tuple(models))
+
+    async def _configure(self, given: tuple[ModelSource, ...] | None) -> None:
+        async with self._configuring:  # what was seen of the folder first is not to come true last
+            if given is None:
+                given = self._given
+            for source in given:
+                self._check(source)
+            found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
+            self._given = given
+            names = {source.name for source in (*given, *found)}
+            for name in self._models.keys() - names:
+                self._remove(name)
+            for source in given:
+                self._add(source, required=True)
+            self._add_from_folder(found)
         await asyncio.gather(*(self._update(model) for model in self.models))
 
     async def load(self, name: str) -> None:

@@ -25,6 +25,10 @@ class NotFound(AcapError):
     """What the caller named does not exist."""
 
 
+class AlreadyExists(AcapError):
+    """The caller gives a name to something that something else has already."""
+
+
 class NotReady(AcapError):
     """A precondition is missing here and now: a library, a device, a plugin, a setting."""
 

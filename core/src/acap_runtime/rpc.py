@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from asyncio import FIRST_COMPLETED
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -13,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from acap_runtime.errors import (
     AcapError,
+    AlreadyExists,
     Busy,
     DeviceError,
     Forbidden,
@@ -32,6 +37,7 @@ _LONGEST_STATUS: Final = 2000
 STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     NotReady: grpc.StatusCode.FAILED_PRECONDITION,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -53,13 +59,15 @@ class Method:
     """A method of a service: the class of its requests (None for any bytes), and what answers one.
 
     `answer` takes a request and the call's context, returns a response, raises `AcapError`. `streams` says that a
-    client may send any number of requests in one call, each of which is answered. On the wire a unary call is a stream
-    of one message: such a method serves clients of both kinds.
+    client may send any number of requests in one call, each of which is answered, in their order; so many are answered
+    `at_once`, and only then is another read. On the wire a unary call is a stream of one message: such a method serves
+    clients of both kinds.
     """
 
     request: Any
     answer: Callable[[Any, Any], Awaitable[Any]]
     streams: bool = False
+    at_once: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +131,7 @@ def _answering(method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await method.answer(_parse(method.request, content), context)
+            return await _answer(method, content, context)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
             await _refuse(error, context)
 
@@ -131,16 +139,40 @@ def _answering(method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
 
 
 def _answering_each(method: Method) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    """The same for a stream of requests."""
+    """The same for a stream of requests; what is not answered when the call ends is cancelled."""
 
     async def answer(contents: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        answers: deque[asyncio.Task[Any]] = deque()
+        reading: asyncio.Task[bytes | None] | None = None
+        ended = False
         try:
-            async for content in contents:
-                yield await method.answer(_parse(method.request, content), context)
+            while not ended or answers:
+                if not ended and reading is None and len(answers) < method.at_once:
+                    reading = asyncio.create_task(_next(contents))
+                await asyncio.wait([*([reading] if reading else []), *islice(answers, 1)], return_when=FIRST_COMPLETED)
+                if reading is not None and reading.done():
+                    content, reading = reading.result(), None
+                    if content is None:
+                        ended = True
+                    else:
+                        answers.append(asyncio.create_task(_answer(method, content, context)))
+                while answers and answers[0].done():
+                    yield answers.popleft().result()
         except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
             await _refuse(error, context)
+        finally:
+            for task in (*answers, *([reading] if reading else [])):
+                task.cancel()
 
     return answer
+
+
+async def _next(contents: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(contents, None)
+
+
+async def _answer(method: Method, content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    return await method.answer(_parse(method.request, content), context)
 
 
 def _answering_on(method: Subscription) -> Callable[[bytes, Any], AsyncIterator[Any]]:

@@ -9,23 +9,28 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import grpc.aio
 
 from acap_runtime.catalogue import Catalogue, ModelDefaults
+from acap_runtime.client_regions import ClientRegions
 from acap_runtime.converters import ConverterChoice
 from acap_runtime.device_parameters import overridden
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable, hidden
 from acap_runtime.inference import Inference
 from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
+from acap_runtime.readiness import unready
 from acap_runtime.rpc import Service, handlers
 from acap_runtime.services.health import HealthService
+from acap_runtime.services.inference_v2 import InferenceV2Service
 from acap_runtime.services.model import ModelService, ReloadRights
 from acap_runtime.services.parameter import ParameterService
 from acap_runtime.services.prediction import PredictionService
-from acap_runtime.services.reflection import VERSIONS, ReflectionService
+from acap_runtime.services.reflection import REFLECTIONS, ReflectionService
+from acap_runtime.services.runtime import RuntimeService
 from acap_runtime.services.video_capture import VideoCaptureService
 from acap_runtime.settings import Settings
 from acap_runtime.stores import Store
@@ -34,6 +39,7 @@ from acap_runtime.streams import Streams
 from acap_runtime.tensors import TensorReader
 from acap_runtime.tls import credentials
 from acap_runtime.unix_socket import born_with_mode, claimed_socket
+from acap_runtime.v2_tensors import V2Reader
 from acap_runtime.worker.camera import CameraWorker
 from acap_runtime.worker.restarts import RestartPolicy
 from acap_runtime.worker.supervisor import Worker, WorkerLimits
@@ -97,15 +103,30 @@ async def _serve(
     # HTTP/2 and protobuf add a little to a tensor of exactly that size.
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
+    reason = partial(unready, workers, catalogue)
     running_models: list[Service] = [
-        PredictionService(catalogue, inference, TensorReader(limit, shared_memory=not settings.port))
+        PredictionService(catalogue, inference, TensorReader(limit, shared_memory=not settings.port)),
+        InferenceV2Service(
+            inference,
+            catalogue,
+            V2Reader(limit, None if settings.port else ClientRegions()),
+            reason,
+            control=not settings.port or settings.model_control,
+        ),
     ]
     others: list[Service] = [
         ModelService(catalogue, _reload_rights(settings), models, started),
         VideoCaptureService(streams, limit),
         ParameterService(store),
+        RuntimeService(workers, catalogue, streams, reason),
     ]
-    health = _add_services(server, catalogue, running_models, others)
+    health = HealthService(
+        catalogue,
+        reason,
+        inference=[service.name for service in running_models],
+        others=[service.name for service in others] + [HealthService.name, *REFLECTIONS],
+    )
+    _add_services(server, [*running_models, *others, health])
     async with _listening(server, settings):
         start = asyncio.create_task(_start(settings, store, workers, catalogue, choice, started=started))
         watching = [
@@ -132,17 +153,11 @@ async def _serve(
     _LOG.info("stopped")
 
 
-def _add_services(
-    server: grpc.aio.Server, catalogue: Catalogue, running_models: Sequence[Service], others: Sequence[Service]
-) -> HealthService:
-    """Have a server serve these, and health and reflection, which tell of them all. Returns the former."""
-    needing_models = [service.name for service in running_models]
-    always = [service.name for service in others]
-    always += [HealthService.name, *map(ReflectionService.name_of, VERSIONS)]
-    health = HealthService(catalogue, inference=needing_models, others=always)
-    reflection = [ReflectionService(version, needing_models + always) for version in VERSIONS]
-    server.add_generic_rpc_handlers(handlers([*running_models, *others, health, *reflection]))
-    return health
+def _add_services(server: grpc.aio.Server, services: Sequence[Service]) -> None:
+    """Have a server serve these, and reflection, which tells of them all."""
+    names = [*(service.name for service in services), *REFLECTIONS]
+    reflection = [ReflectionService(name, names) for name in REFLECTIONS]
+    server.add_generic_rpc_handlers(handlers([*services, *reflection]))
 
 
 def _reload_rights(settings: Settings) -> ReloadRights:
@@ -267,10 +282,11 @@ async def _until_stopped(
             await asyncio.wait((stopped, start), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
-            ended = asyncio.gather(*watching)  # only by an error: a server that no longer watches had better end
-            await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                ended.result()
+            running: set[asyncio.Future[Any]] = {stopped, *watching}
+            while not stopped.done():
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()  # a server that no longer watches its workers or leases had better end
     except TimeoutError:
         _LOG.info("%g s have passed (-t)", run_for_s)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -79,19 +79,7 @@ class TensorReader:
     def _shape(self, name: str, proto: Any, dtype: np.dtype[Any]) -> tuple[int, ...]:
         if proto.tensor_shape.unknown_rank:
             raise InvalidRequest(f"input {shown(name)}: expected a shape, got an unknown rank")
-        shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-        if len(shape) > _HIGHEST_RANK:
-            raise InvalidRequest(f"input {shown(name)}: expected at most {_HIGHEST_RANK} dimensions, got {len(shape)}")
-        if any(not 0 <= size <= _LARGEST_DIMENSION for size in shape):
-            raise InvalidRequest(
-                f"input {shown(name)}: expected dimensions from 0 to {_LARGEST_DIMENSION}, got {list(shape)}"
-            )
-        if (nbytes := prod(shape) * dtype.itemsize) > self.limit:
-            raise InvalidRequest(
-                f"input {shown(name)}: shape {list(shape)} of {dtype_name(dtype)} takes {nbytes} bytes; "
-                f"expected at most {self.limit} (--max-message-size)"
-            )
-        return shape
+        return check_shape(name, (dim.size for dim in proto.tensor_shape.dim), dtype, dtype_name(dtype), self.limit)
 
     def _read_shared_memory(
         self,
@@ -115,6 +103,26 @@ class TensorReader:
             raise InvalidRequest(f"input {shown(name)}: expected a shape, as the model leaves it open: {list(shape)}")
         nbytes = prod(shape) * dtype.itemsize
         return Tensor(dtype, shape, open_client_memory(f"input {shown(name)}", proto.string_val[0], nbytes))
+
+
+def check_shape(name: str, sizes: Iterable[int], dtype: np.dtype[Any], type_name: str, limit: int) -> tuple[int, ...]:
+    """The shape that a client gave for input `name`, of a dtype that it calls `type_name`, if it is one.
+
+    Raises `InvalidRequest` where it is not, or such a tensor has more than `limit` bytes.
+    """
+    shape = tuple(sizes)
+    if len(shape) > _HIGHEST_RANK:
+        raise InvalidRequest(f"input {shown(name)}: expected at most {_HIGHEST_RANK} dimensions, got {len(shape)}")
+    if any(not 0 <= size <= _LARGEST_DIMENSION for size in shape):
+        raise InvalidRequest(
+            f"input {shown(name)}: expected dimensions from 0 to {_LARGEST_DIMENSION}, got {list(shape)}"
+        )
+    if (nbytes := prod(shape) * dtype.itemsize) > limit:
+        raise InvalidRequest(
+            f"input {shown(name)}: shape {list(shape)} of {type_name} takes {nbytes} bytes; "
+            f"expected at most {limit} (--max-message-size)"
+        )
+    return shape
 
 
 def has_data(proto: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, Final
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -14,17 +14,20 @@ from acap_runtime.rpc import Method, Subscription
 
 
 class HealthService:
-    """Answers from the catalogue as it is, so that no status is older than what it tells of.
+    """Answers from how things are, so that no status is older than what it tells of.
 
-    The empty name and the services of `inference` serve where the server has no `Catalogue.problems`, `others` always,
-    a model where one of its versions does. The package's own servicer keeps statuses in a table, from which the name
+    The empty name and the services of `inference` serve where `unready` has no reason why not, `others` always, a model
+    where one of its versions does. The package's own servicer keeps statuses in a table, from which the name
     of a model that is gone cannot be taken, and lets one client that reads nothing hold up who sets them.
     """
 
     name: Final = "grpc.health.v1.Health"
 
-    def __init__(self, catalogue: Catalogue, *, inference: Collection[str], others: Collection[str]) -> None:
+    def __init__(
+        self, catalogue: Catalogue, unready: Callable[[], str], *, inference: Collection[str], others: Collection[str]
+    ) -> None:
         self._catalogue = catalogue
+        self._unready = unready
         self._inference = frozenset(inference)
         self._others = frozenset(others)
         self._stopping = False
@@ -78,7 +81,7 @@ class HealthService:
     def _status(self, name: str) -> Any:
         """The status of a name; None if it is unknown."""
         if not name or name in self._inference:
-            serves = not self._catalogue.problems
+            serves = not self._unready()
         elif name in self._others:
             serves = True
         else:

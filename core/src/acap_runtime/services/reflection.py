@@ -17,23 +17,18 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from acap_runtime.proto import POOL
 from acap_runtime.rpc import Method
 
-VERSIONS: Final = ("v1alpha", "v1")
-"""Of the protocol: they differ in the name of their package alone. grpcio-reflection has the first, newer clients ask
-for the second before it."""
+REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
+"""The protocol's versions, which differ in the name of their package alone. grpcio-reflection has the first, newer
+clients ask for the second before it."""
 
 
 class ReflectionService:
-    """One version of the protocol; `services` are the full names of all services."""
+    """One version of the protocol, by its name; `services` are the full names of all services."""
 
-    def __init__(self, version: str, services: Collection[str]) -> None:
-        self.name = self.name_of(version)
+    def __init__(self, name: str, services: Collection[str]) -> None:
+        self.name = name
         self._services = tuple(services)
         self.methods = {"ServerReflectionInfo": Method(ServerReflectionRequest, self.answer, streams=True)}
-
-    @staticmethod
-    def name_of(version: str) -> str:
-        """The service's full name."""
-        return f"grpc.reflection.{version}.ServerReflection"
 
     async def answer(self, request: Any, context: Any) -> Any:
         """Answer a ServerReflectionRequest; what is not found is in the response's error_response, as specified."""

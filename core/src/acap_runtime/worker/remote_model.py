@@ -311,7 +311,7 @@ class RemoteModel:
         execution.slot = slot
         self._running[self._last_execution] = execution
         now = time.monotonic()
-        for call in calls:
+        for call in calls if self._ready else ():
             self.statistics.queued.add(now - call.came)
 
     @staticmethod
@@ -396,15 +396,16 @@ class RemoteModel:
         self._dispatch()
 
     def _note(self, execution: _Execution, answer: Answer) -> None:
+        if not self._ready:
+            return  # what warms it up is nobody's call
         calls, statistics = execution.calls, self.statistics
         rows = sum(call.rows or 1 for call in calls)
         statistics.converted.add(answer.conversion_s)
         statistics.ran.add(answer.run_s)
         statistics.rows += rows
         statistics.by_rows.setdefault(rows, Total()).add(answer.run_s)
-        if self._ready:
-            run_s = time.monotonic() - (execution.started or calls[0].came)
-            self.queue.pace.note(run_s, len(calls), more=bool(self._running))
+        run_s = time.monotonic() - (execution.started or calls[0].came)
+        self.queue.pace.note(run_s, len(calls), more=bool(self._running))
 
     def _drop_channel(self) -> None:
         channel, self._channel, self._open, self._ready = self._channel, None, False, False
