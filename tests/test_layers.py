@@ -325,6 +325,6 @@ def test_a_worker_never_loads_grpc_and_the_front_never_a_driver(
 
 
 def test_what_only_the_server_needs_of_grpc_stays_out_of_a_programs_process() -> None:
-    # Both put their messages into protobuf's default pool, which is the program's.
+    # Both put their messages into protobuf's default pool, which is the program's. grpc imports the empty packages.
     modules = set(run_python("import sys, acap_runtime.client\nprint(*sys.modules)").split())
-    assert not modules & {"grpc_health", "grpc_reflection"}
+    assert not [name for name in modules if name.startswith(("grpc_health.", "grpc_reflection."))]
