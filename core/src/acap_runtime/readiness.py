@@ -16,7 +16,7 @@ def unready(workers: Workers, catalogue: Catalogue) -> str:
             reason = worker.refusal or worker.last_end
             return f"{worker.chip} is {worker.state}" + (f": {reason}" if reason else "")
     for model in catalogue.models:
-        if model.required and not model.serving:
+        if model.required and not model.serving and not model.unloaded:
             return f"model {model.name} is not available: {_why_not(model)}"
     return ""
 
