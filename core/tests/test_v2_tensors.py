@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -242,7 +243,7 @@ def test_an_answer_is_written_where_it_has_room(memory: SharedMemory) -> None:
     assert bytes(memory.buf[8:16]) == b"\0\0abcd\0\0"
     target.store(b"x")
     assert bytes(memory.buf[10:14]) == b"xbcd"
-    with pytest.raises(InvalidRequest, match="output 'y'.*room for 5 bytes, got 4"):
+    with pytest.raises(InvalidRequest, match=r"output 'y'.*room for 5 bytes, got 4"):
         target.store(b"abcde")
     target.close()
     reading = part.open("output 'y'")
@@ -253,10 +254,10 @@ def test_an_answer_is_written_where_it_has_room(memory: SharedMemory) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give an object to another user")
 def test_an_object_of_another_user_is_written_only_if_the_group_may(memory: SharedMemory) -> None:
-    path = f"/dev/shm/{memory.name}"
+    path = Path(f"/dev/shm/{memory.name}")
     os.chown(path, 4321, os.getegid())
     for mode, readable, writable in ((0o600, False, False), (0o640, True, False), (0o660, True, True)):
-        os.chmod(path, mode)
+        path.chmod(mode)
         for wanted, allowed in ((False, readable), (True, writable)):
             if allowed:
                 region_of(memory).open("x", writable=wanted).close()
