@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import video_client
 from acap_runtime import NotReady
@@ -67,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def models(folder: Path, *names: str) -> list[str]:
+def given(folder: Path, *names: str) -> list[str]:
     return [word for name in names for word in ("-m", f"{name}={folder / name}.toml")]
 
 
@@ -75,7 +76,7 @@ def models(folder: Path, *names: str) -> list[str]:
 def server(start_shared_server: Callable[..., Any], folder: Path) -> Any:
     batch = f"batch={folder / 'batch'}.toml,batch=8,batch_delay=0.01"
     names = [name for name in MODELS if name != "batch"]
-    return start_shared_server("-j", 1, *models(folder, *names), "-m", batch, "--camera", "test-pattern", "--queue", 16)
+    return start_shared_server("-j", 1, *given(folder, *names), "-m", batch, "--camera", "test-pattern", "--queue", 16)
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_a_stream_ends_by_its_first_error_if_the_client_asks_for_that(call: Call
 def test_a_client_that_vanishes_takes_its_calls_along(
     start_server: Callable[..., Any], folder: Path, triton_python: Path
 ) -> None:
-    server = start_server("-j", 1, *models(folder, "slow"))
+    server = start_server("-j", 1, *given(folder, "slow"))
     call = caller(server, triton_python)
     call("stream_and_die", "slow", 100)
     started = time.monotonic()
@@ -261,14 +262,13 @@ def test_tensors_cross_by_shared_memory_both_ways(server: Any, call: Call) -> No
 
 def test_a_model_is_unloaded_and_loaded(call: Call) -> None:
     found = call("repository", "int8")
-    states = {
-        time_: {each["name"]: each["state"] for each in found[time_]} for time_ in ("before", "unloaded", "after")
-    }
-    assert states["before"] == states["after"] == dict.fromkeys(MODELS, "READY")
-    assert states["unloaded"] == {**states["before"], "int8": "UNAVAILABLE"}
-    (entry,) = [each for each in found["unloaded"] if each["name"] == "int8"]
-    assert entry["version"] == "1"
-    assert "unloaded" in entry["reason"]
+    every = {name: ["READY", ""] for name in MODELS}
+    assert found["before"] == found["after"] == every
+    state, reason = found["unloaded"].pop("int8")
+    assert state == "UNAVAILABLE"
+    assert "unloaded" in reason
+    assert found["unloaded"] == {name: entry for name, entry in every.items() if name != "int8"}
+    assert found["ready"] == sorted(MODELS.keys() - {"int8"})
     assert found["call"] == "NOT_FOUND"
     assert not found["ready_without"]
     assert found["server_ready"]
@@ -278,23 +278,49 @@ def test_a_model_is_unloaded_and_loaded(call: Call) -> None:
     assert found["unknown"] == "NOT_FOUND"
 
 
+def test_the_index_says_why_a_model_is_not_served(
+    start_server: Callable[..., Any], write: Call, tmp_path: Path, triton_python: Path
+) -> None:
+    write("good")
+    write("bad", "no such knob")
+    server = start_server("-j", 1, "--model-dir", tmp_path)
+    found = caller(server, triton_python)("index")
+    assert found["good"] == ["READY", ""]
+    assert found["bad"][0] == "UNAVAILABLE"
+    assert "bad.toml" in found["bad"][1]
+
+
+def test_a_real_model_gives_what_predict_gives(
+    start_server: Callable[..., Any], models: Path, triton_python: Path
+) -> None:
+    model = models / "mobilenet_v1_0.25_128_quant.tflite"
+    if not model.is_file():
+        pytest.skip(f"no {model}")
+    server = start_server("-j", 2, "-m", f"mobilenet={model}")
+    with server.client() as client:
+        picture = np.random.default_rng(7).integers(0, 256, (1, 128, 128, 3), np.uint8)
+        (scores,) = client.predict("mobilenet", {"data": picture}).values()
+    found = caller(server, triton_python)("classify", "mobilenet", 7)
+    assert found == ["UINT8", [1, 1001], scores.tobytes().hex()]
+
+
 def test_statistics_count_what_became_of_calls(
     start_server: Callable[..., Any], folder: Path, triton_python: Path
 ) -> None:
     warm = f"warm={folder / 'uint8'}.toml,warm_up=zeros"
-    server = start_server("-j", 1, *models(folder, "slow", "failing"), "-m", warm)
+    server = start_server("-j", 1, *given(folder, "slow", "failing"), "-m", warm)
     call = caller(server, triton_python)
-    call("async_infer", "slow", 20)
+    call("async_infer", "slow", 8)
     call("infer", "failing")
     (slow,), (failing,), every = call("statistics", "slow", "failing", "")
     assert slow["version"] == "1"
-    assert slow["inference_count"] == slow["execution_count"] == "20"
+    assert slow["inference_count"] == slow["execution_count"] == "8"
     assert abs(int(slow["last_inference"]) / 1000 - time.time()) < 60
     stats = slow["inference_stats"]
-    assert {stats[name]["count"] for name in ("success", "queue", "compute_input", "compute_infer")} == {"20"}
-    assert 20 * 0.3e9 <= int(stats["compute_infer"]["ns"]) < int(stats["success"]["ns"])
+    assert {stats[name]["count"] for name in ("success", "queue", "compute_input", "compute_infer")} == {"8"}
+    assert 8 * 0.3e9 <= int(stats["compute_infer"]["ns"]) < int(stats["success"]["ns"])
     assert int(stats["queue"]["ns"]) > 0.3e9
-    assert [(each["batch_size"], each["compute_infer"]["count"]) for each in slow["batch_stats"]] == [("1", "20")]
+    assert [(each["batch_size"], each["compute_infer"]["count"]) for each in slow["batch_stats"]] == [("1", "8")]
     assert failing["inference_stats"]["fail"]["count"] == "1"
     assert "inference_count" not in failing
     assert [each["name"] for each in every] == ["failing", "slow", "warm"]
@@ -306,7 +332,7 @@ def test_over_tcp_there_is_no_shared_memory_and_models_stay_unless_the_operator_
     start_server: Callable[..., Any], folder: Path, triton_python: Path, free_port: int, allowed: bool
 ) -> None:
     arguments = ["-a", "localhost", "-p", free_port, *(["--model-control"] if allowed else [])]
-    server = start_server("-j", 1, *models(folder, "echo"), *arguments)
+    server = start_server("-j", 1, *given(folder, "echo"), *arguments)
     found = caller(server, triton_python)("control", "echo")
     assert "system_shared_memory" not in found["extensions"]
     assert ("model_repository" in found["extensions"]) is allowed

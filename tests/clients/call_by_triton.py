@@ -124,6 +124,20 @@ def infer_picture(client: Client, model: str) -> Any:
     return shapes
 
 
+def classify(client: Client, model: str, seed: str) -> Any:
+    """A model with one input and one output, on random bytes: the output's datatype, shape and bytes."""
+    (spec,) = client.get_model_metadata(model).inputs
+    picture = np.random.default_rng(int(seed)).integers(0, 256, spec.shape, np.uint8)
+    result = client.infer(model, [given(picture, spec.name)])
+    (output,) = result.get_response().outputs
+    return [output.datatype, list(output.shape), result.as_numpy(output.name).tobytes().hex()]
+
+
+def index(client: Client) -> Any:
+    entries = as_dict(client.get_model_repository_index()).get("models", [])
+    return {each["name"]: [each["state"], each.get("reason", "")] for each in entries}
+
+
 def infer_stream(client: Client, model: str, stream: str) -> Any:
     """A model on the newest picture of a capture stream."""
     result = client.infer(model, [], parameters={"stream_id": int(stream)})
@@ -246,17 +260,16 @@ def share(client: Client, model: str) -> Any:
 def repository(client: Client, model: str) -> Any:
     """The index before, while and after the model is unloaded, and what calls get then."""
 
-    def index() -> Any:
-        return as_dict(client.get_model_repository_index()).get("models", [])
-
-    found = {"before": index()}
+    found = {"before": index(client)}
     client.unload_model(model)
-    found["unloaded"] = index()
+    found["unloaded"] = index(client)
+    ready = client._client_stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(ready=True))
+    found["ready"] = [each.name for each in ready.models]
     found["call"] = outcome(lambda: client.infer(model, [byte(1)]))[0]
     found["ready_without"] = client.is_model_ready(model)
     found["server_ready"] = client.is_server_ready()
     client.load_model(model)
-    found["after"] = index()
+    found["after"] = index(client)
     found["again"] = outcome(lambda: client.infer(model, [byte(1)]).get_response().model_name)
     found["override"] = outcome(lambda: client.load_model(model, config="{}"))
     found["unknown"] = outcome(lambda: client.load_model("unknown"))[0]
