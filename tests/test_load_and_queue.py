@@ -10,47 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import counting_chip
 import grpc
 import numpy as np
 import pytest
 from calls import code_of
+from counting_chip import runs_of
 
 DATA = np.array([1, 2, 3], np.uint8)
-
-COUNTING_CHIP = '''
-"""A chip that writes down every run: the first byte of its input, into a file beside the model's."""
-import time
-import acap_runtime as acap
-import numpy as np
-
-class CountingModel(acap.Model):
-    inputs = outputs = (acap.TensorSpec("data", np.dtype("uint8"), (-1,)),)
-
-    def __init__(self, path):
-        self.runs = path.with_suffix(".runs")
-
-    def run(self, inputs):
-        with self.runs.open("ab", buffering=0) as file:
-            file.write(inputs["data"][:1].tobytes())
-        time.sleep(0.3)
-        return {"data": inputs["data"].copy()}
-
-    def close(self):
-        pass
-
-class CountingBackend(acap.InferenceBackend):
-    chip_id, name = None, "counting"
-
-    def probe(self):
-        pass
-
-    def load(self, path, options):
-        return CountingModel(path)
-
-@acap.hookimpl
-def acap_runtime_backends():
-    return [CountingBackend()]
-'''
 
 
 @pytest.fixture
@@ -70,22 +37,13 @@ def start_counting_server(start_server: Callable[..., Any], tmp_path: Path) -> C
 
     def start(*arguments: object) -> tuple[Any, str]:
         folder = tmp_path / "plugins"
-        info = folder / "acap_test_counting-1.dist-info"
-        info.mkdir(parents=True)
-        (folder / "acap_test_counting.py").write_text(COUNTING_CHIP)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acap-test-counting\nVersion: 1\n")
-        (info / "entry_points.txt").write_text("[acap_runtime]\ncounting = acap_test_counting\n")
+        counting_chip.install(folder)
         model = tmp_path / "counted"
         model.touch()
         words = ("-j", "counting", "-m", f"counted={model}")
         return start_server(*words, *arguments, environment={"PYTHONPATH": str(folder)}), str(model)
 
     return start
-
-
-def runs_of(model: str) -> list[int]:
-    path = Path(model).with_suffix(".runs")
-    return list(path.read_bytes()) if path.exists() else []
 
 
 def numbered(number: int) -> dict[str, np.ndarray]:

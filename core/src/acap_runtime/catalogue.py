@@ -36,14 +36,6 @@ class ModelDefaults:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether the server can do all that the operator asked of it; where it cannot, `reason` says why."""
-
-    ready: bool
-    reason: str = ""
-
-
 class Catalogue:
     """Models by name: the operator's `models`, and those in `folder`, which may come and go.
 
@@ -69,6 +61,7 @@ class Catalogue:
         self._when_changed = when_changed
         self._models: dict[str, ServedModel] = {}
         self._files: dict[str, ServedModel] = {}
+        self._configuring = asyncio.Lock()
         self._given = tuple(models)
         for source in self._given:
             self._add(source, required=True)
@@ -92,23 +85,6 @@ class Catalogue:
     def watched(self) -> frozenset[Path]:
         """Where new versions and models may come up: files, and folders of versions or models."""
         return frozenset([source.path for source in self._given] + ([self._folder] if self._folder else []))
-
-    @property
-    def ready(self) -> Readiness:
-        """Whether the server's own chip and all models that are required are there; one that a client unloaded counts
-        as not required.
-        """
-        worker = self._workers.default
-        if worker is not None and worker.pid is None:
-            return Readiness(False, f"{worker.chip}: {worker.refusal or 'its process is being started'}")
-        for model in self.models:
-            if model.required and not model.serving and not model.unloaded:
-                try:
-                    error = model.pick(None, "").error
-                except AcapError as found:
-                    error = found
-                return Readiness(False, f"model {model.name}: {error or 'it is being loaded'}")
-        return Readiness(True)
 
     def known(self, name: str) -> ServedModel | None:
         """The model that a client calls `name`: one of the operator's, or a file that is loaded already."""
@@ -142,7 +118,7 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
-        await self.configure(self._given)
+        await self._configure(None)
 
     async def configure(self, models: Iterable[ModelSource]) -> None:
         """Serve these instead of the operator's models so far, and what the folder has now.
@@ -150,17 +126,22 @@ class Catalogue:
         Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
         `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
         """
-        given = tuple(models)
-        for source in given:
-            self._check(source)
-        found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
-        self._given = given
-        names = {source.name for source in (*given, *found)}
-        for name in self._models.keys() - names:
-            self._remove(name)
-        for source in given:
-            self._add(source, required=True)
-        self._add_from_folder(found)
+        await self._configure(tuple(models))
+
+    async def _configure(self, given: tuple[ModelSource, ...] | None) -> None:
+        async with self._configuring:  # what was seen of the folder first is not to come true last
+            if given is None:
+                given = self._given
+            for source in given:
+                self._check(source)
+            found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
+            self._given = given
+            names = {source.name for source in (*given, *found)}
+            for name in self._models.keys() - names:
+                self._remove(name)
+            for source in given:
+                self._add(source, required=True)
+            self._add_from_folder(found)
         await asyncio.gather(*(self._update(model) for model in self.models))
 
     async def load(self, name: str) -> None:

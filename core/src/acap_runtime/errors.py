@@ -57,6 +57,10 @@ class Unimplemented(AcapError):
     """The caller asked for a part of a protocol that this server does not have."""
 
 
+class Incomplete(AcapError):
+    """Of several things that the caller asked for, some were done and others failed."""
+
+
 def shown(text: object, limit: int = 120) -> str:
     """Quote something that a client sent, short enough for a status message and free of control characters."""
     quoted = repr(str(text)[: limit + 1])

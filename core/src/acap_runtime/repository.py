@@ -44,7 +44,7 @@ def versions_of(path: Path) -> dict[int, Path]:
     try:
         if not path.is_dir():
             return {1: identify(path).path}
-        found = {int(entry.name): Path(entry.path) for entry in os.scandir(path) if _is_version(entry)}
+        found = {int(entry.name): entry for entry in path.iterdir() if _is_version(entry)}
     except OSError as error:
         raise Forbidden(f"model folder {shown(path)} cannot be read: {error.strerror}") from None
     if not found:
@@ -63,7 +63,7 @@ def file_of(version: Path) -> ModelFile:
     try:
         if not version.is_dir():
             return identify(version)
-        files = [Path(entry.path) for entry in os.scandir(version) if _is_visible_file(entry)]
+        files = [entry for entry in version.iterdir() if _is_visible_file(entry)]
     except OSError as error:
         raise Forbidden(f"model folder {shown(version)} cannot be read: {error.strerror}") from None
     chosen = [path for path in files if path.stem == "model"] or files
@@ -81,11 +81,10 @@ def models_in(folder: Path, suffixes: Collection[str]) -> list[ModelSource]:
     """
     found: dict[str, list[Path]] = {}
     try:
-        for entry in os.scandir(folder):
-            path = Path(entry.path)
-            if _is_visible_file(entry) and path.suffix in suffixes:
+        for path in folder.iterdir():
+            if _is_visible_file(path) and path.suffix in suffixes:
                 found.setdefault(path.stem, []).append(path)
-            elif entry.is_dir() and any(map(_is_version, os.scandir(path))):
+            elif path.is_dir() and any(map(_is_version, path.iterdir())):
                 found.setdefault(path.name, []).append(path)
     except FileNotFoundError:
         raise NotFound(f"model folder {shown(folder)} does not exist") from None
@@ -97,14 +96,14 @@ def models_in(folder: Path, suffixes: Collection[str]) -> list[ModelSource]:
     return [ModelSource(name, paths[0]) for name, paths in sorted(found.items()) if len(paths) == 1]
 
 
-def _is_visible_file(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file() and not entry.name.startswith(".")
+def _is_visible_file(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
 
 
-def _is_version(entry: os.DirEntry[str]) -> bool:
+def _is_version(path: Path) -> bool:
     # TensorFlow Serving ignores everything else too, such as a folder that is still being copied under another name.
-    number = re.fullmatch(r"0*(\d{1,19})", entry.name, re.ASCII)
-    return number is not None and int(number[1]) <= HIGHEST_VERSION and entry.is_dir()
+    number = re.fullmatch(r"0*(\d{1,19})", path.name, re.ASCII)
+    return number is not None and int(number[1]) <= HIGHEST_VERSION and path.is_dir()
 
 
 def resolve(name: str) -> str:

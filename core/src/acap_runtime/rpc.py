@@ -21,6 +21,7 @@ from acap_runtime.errors import (
     Busy,
     DeviceError,
     Forbidden,
+    Incomplete,
     InvalidRequest,
     NotFound,
     NotReady,
@@ -44,6 +45,7 @@ STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+    Incomplete: grpc.StatusCode.UNKNOWN,  # as TensorFlow Serving answers where of several models some fail
 }
 
 
@@ -68,6 +70,17 @@ class Method:
     at_once: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A method of which one request is answered by any number of responses, until the client has enough.
+
+    `answer` takes a request and the call's context, yields responses, raises `AcapError`.
+    """
+
+    request: Any
+    answer: Callable[[Any, Any], AsyncIterator[Any]]
+
+
 def unimplemented(reason: str) -> Method:
     """A method of the protocol that this server does not have."""
 
@@ -84,7 +97,7 @@ class Service(Protocol):
     def name(self) -> str: ...
 
     @property
-    def methods(self) -> Mapping[str, Method]: ...
+    def methods(self) -> Mapping[str, Method | Subscription]: ...
 
 
 def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
@@ -97,7 +110,9 @@ def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, A
     )
 
 
-def _handler(method: Method) -> grpc.RpcMethodHandler[Any, Any]:
+def _handler(method: Method | Subscription) -> grpc.RpcMethodHandler[Any, Any]:
+    if isinstance(method, Subscription):
+        return grpc.unary_stream_rpc_method_handler(_answering_on(method), response_serializer=_serialised)
     if method.streams:
         return grpc.stream_stream_rpc_method_handler(_answering_each(method), response_serializer=_serialised)
     return grpc.unary_unary_rpc_method_handler(_answering(method), response_serializer=_serialised)
@@ -158,6 +173,19 @@ async def _next(contents: AsyncIterator[bytes]) -> bytes | None:
 
 async def _answer(method: Method, content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
     return await method.answer(_parse(method.request, content), context)
+
+
+def _answering_on(method: Subscription) -> Callable[[bytes, Any], AsyncIterator[Any]]:
+    """The same for one request that is answered on and on."""
+
+    async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for response in method.answer(_parse(method.request, content), context):
+                yield response
+        except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
+            await _refuse(error, context)
+
+    return answer
 
 
 async def _refuse(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:

@@ -9,7 +9,8 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import grpc.aio
 
@@ -21,10 +22,15 @@ from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable
 from acap_runtime.inference import Inference
 from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
+from acap_runtime.readiness import unready
 from acap_runtime.rpc import Service, handlers
+from acap_runtime.services.health import HealthService
 from acap_runtime.services.inference_v2 import InferenceV2Service
+from acap_runtime.services.model import ModelService, ReloadRights
 from acap_runtime.services.parameter import ParameterService
 from acap_runtime.services.prediction import PredictionService
+from acap_runtime.services.reflection import REFLECTIONS, ReflectionService
+from acap_runtime.services.runtime import RuntimeService
 from acap_runtime.services.video_capture import VideoCaptureService
 from acap_runtime.settings import Settings
 from acap_runtime.stores import Store
@@ -80,9 +86,11 @@ async def _serve(
     changed = asyncio.Event()
     broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     workers = _make_workers(settings, plugins, chip, changed, broken)
+    started = asyncio.Event()
+    models = _served_models(settings, chip)
     catalogue = Catalogue(
         workers,
-        models=_served_models(settings, chip),
+        models=models,
         folder=settings.model_dir if chip else None,
         defaults=_model_defaults(settings, chip),
         on_demand=0 if settings.port else settings.on_demand_models,
@@ -95,21 +103,34 @@ async def _serve(
     # HTTP/2 and protobuf add a little to a tensor of exactly that size.
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    services: list[Service] = [
-        PredictionService(inference, TensorReader(limit, shared_memory=not settings.port)),
+    reason = partial(unready, workers, catalogue)
+    running_models: list[Service] = [
+        PredictionService(catalogue, inference, TensorReader(limit, shared_memory=not settings.port)),
         InferenceV2Service(
             inference,
             catalogue,
             V2Reader(limit, None if settings.port else ClientRegions()),
+            reason,
             control=not settings.port or settings.model_control,
         ),
+    ]
+    others: list[Service] = [
+        ModelService(catalogue, _reload_rights(settings), models, started),
         VideoCaptureService(streams, limit),
         ParameterService(store),
+        RuntimeService(workers, catalogue, streams, reason),
     ]
-    server.add_generic_rpc_handlers(handlers(services))
+    health = HealthService(
+        catalogue,
+        reason,
+        inference=[service.name for service in running_models],
+        others=[service.name for service in others] + [HealthService.name, *REFLECTIONS],
+    )
+    _add_services(server, [*running_models, *others, health])
     async with _listening(server, settings):
-        start = asyncio.create_task(_start(settings, store, workers, catalogue, choice))
+        start = asyncio.create_task(_start(settings, store, workers, catalogue, choice, started=started))
         watching = [
+            asyncio.create_task(health.follow(changed)),
             asyncio.create_task(streams.expire()),
             asyncio.create_task(_follow_files(start, catalogue)),
             asyncio.create_task(_follow_hangups(start, catalogue, lambda: _served_models(reread(), chip))),
@@ -126,9 +147,24 @@ async def _serve(
             for task in (start, *watching):
                 task.cancel()
             await asyncio.gather(start, *watching, return_exceptions=True)
+            health.stop()
             await server.stop(grace_s)
             await asyncio.gather(streams.stop(), workers.stop())
     _LOG.info("stopped")
+
+
+def _add_services(server: grpc.aio.Server, services: Sequence[Service]) -> None:
+    """Have a server serve these, and reflection, which tells of them all."""
+    names = [*(service.name for service in services), *REFLECTIONS]
+    reflection = [ReflectionService(name, names) for name in REFLECTIONS]
+    server.add_generic_rpc_handlers(handlers([*services, *reflection]))
+
+
+def _reload_rights(settings: Settings) -> ReloadRights:
+    if not settings.port:
+        return ReloadRights(allowed=True, places=None)
+    places = [model.path for model in settings.models] + ([settings.model_dir] if settings.model_dir else [])
+    return ReloadRights(settings.model_control, places)
 
 
 def _served_models(settings: Settings, chip: InstalledChip | None) -> list[ModelSource]:
@@ -181,7 +217,13 @@ def _make_workers(
 
 
 async def _start(
-    settings: Settings, store: Store | None, workers: Workers, catalogue: Catalogue, choice: ConverterChoice
+    settings: Settings,
+    store: Store | None,
+    workers: Workers,
+    catalogue: Catalogue,
+    choice: ConverterChoice,
+    *,
+    started: asyncio.Event,
 ) -> None:
     if store is not None and settings.parameters is not None:
         await store.probe()
@@ -193,6 +235,7 @@ async def _start(
         await choice.prepare()
     else:
         _LOG.info("no chip: the server runs without inference (-j CHIP)")
+    started.set()
     _LOG.info("ready")
 
 
@@ -239,10 +282,11 @@ async def _until_stopped(
             await asyncio.wait((stopped, start), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
-            ended = asyncio.gather(*watching)  # only by an error: a server that no longer watches had better end
-            await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                ended.result()
+            running: set[asyncio.Future[Any]] = {stopped, *watching}
+            while not stopped.done():
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()  # a server that no longer watches its workers or leases had better end
     except TimeoutError:
         _LOG.info("%g s have passed (-t)", run_for_s)
     finally:

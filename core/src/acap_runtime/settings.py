@@ -182,7 +182,7 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
         flags, help_ = field.metadata["flags"], field.metadata["help"]
         shared: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
         note = "" if field.default in (None, (), False, 0.0) else f" (default {field.default})"
-        text = f"{help_}{note} [{_variable(field)}{', several with blanks between' * field.metadata['repeatable']}]"
+        text = f"{help_}{note} [{variable_name(field)}{', several with blanks between' * field.metadata['repeatable']}]"
         if field.metadata["parse"] is parse_switch:
             parser.add_argument(*flags, action="store_const", const="yes", help=text, **shared)
         else:
@@ -209,7 +209,7 @@ def traced_settings(
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for field in dataclasses.fields(Settings):
-        option, variable = field.metadata["flags"][-1], _variable(field)
+        option, variable = field.metadata["flags"][-1], variable_name(field)
         origins[field.name] = "default"
         for source, given, origin in (
             (option, arguments.get(field.name), "command line"),
@@ -323,7 +323,8 @@ def _parse(field: dataclasses.Field[Any], source: str, given: str | list[str] | 
         raise InvalidRequest(f"{source}: {error}") from None
 
 
-def _variable(field: dataclasses.Field[Any]) -> str:
+def variable_name(field: dataclasses.Field[Any]) -> str:
+    """The variable of the environment that sets a field of `Settings`, such as ``ACAPRUNTIME_RUN_TIMEOUT``."""
     return PREFIX + option_name(field).replace("-", "_").upper()
 
 

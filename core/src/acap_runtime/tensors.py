@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from acap_runtime.backend import TensorSpec
 from acap_runtime.errors import InvalidRequest, NotReady, shown
 from acap_runtime.proto import TensorProto
 from acap_runtime.sources import InlineBytes, Source, open_client_memory
@@ -197,6 +198,18 @@ def write_tensor(proto: Any, dtype: np.dtype[Any], shape: tuple[int, ...], conte
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
     proto.tensor_content = content
+
+
+def write_spec(info: Any, spec: TensorSpec) -> None:
+    """Fill a TensorInfo with what a model says of an input or output: its name, dtype and shape, -1 where it is open.
+
+    The name is the one that the model's file has for it, as in TensorFlow Serving's answers, and here also the one that
+    requests use.
+    """
+    info.name = spec.name
+    info.dtype = _FROM_NUMPY[spec.dtype]
+    for size in spec.shape:
+        info.tensor_shape.dim.add(size=size)
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

@@ -138,6 +138,17 @@ class ServedModel:
     def serving(self) -> bool:
         return any(version.model.serving and not version.retired for version in self.versions.values())
 
+    @property
+    def why_not(self) -> str:
+        """Why no version of it is served; empty where one is, and where a client unloaded it."""
+        if self.serving or self.unloaded:
+            return ""
+        try:
+            version = self.pick(None, "")
+        except AcapError as error:
+            return str(error)
+        return str(version.error or f"version {version.number} is not loaded yet")
+
     def pick(self, number: int | None, label: str) -> Version:
         """The version that a call is for: by its number or label, or else the highest that is served, or will be.
 

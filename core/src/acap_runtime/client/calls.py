@@ -9,6 +9,8 @@ import grpc
 from acap_runtime.proto import (
     DeleteStreamResponse,
     GetFrameResponse,
+    GetStatusResponse,
+    ModelStatus,
     NewStreamResponse,
     ParameterResponse,
     PredictResponse,
@@ -72,6 +74,8 @@ class Calls:
         self.delete_stream = method("/videocapture.v1.VideoCapture/DeleteStream", DeleteStreamResponse)
         self.get_frame = method("/videocapture.v1.VideoCapture/GetFrame", GetFrameResponse)
         self.get_values = method("/keyvaluestore.KeyValueStore/GetValues", ParameterResponse)
+        self.get_status = method("/acapruntime.v1.RuntimeService/GetStatus", GetStatusResponse)
+        self.get_model = method("/acapruntime.v1.RuntimeService/GetModel", ModelStatus)
 
 
 def _serialised(request: Any) -> bytes:

@@ -90,3 +90,5 @@ ParameterResponse = _message("keyvaluestore.Response")
 # Our own.
 GetStatusRequest = _message("acapruntime.v1.GetStatusRequest")
 GetStatusResponse = _message("acapruntime.v1.GetStatusResponse")
+GetModelRequest = _message("acapruntime.v1.GetModelRequest")
+ModelStatus = _message("acapruntime.v1.Model")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version as installed_version
 from typing import Any, Final
 
@@ -80,13 +80,23 @@ _ENDS_BY_ERROR: Final = "triton_grpc_error"
 class InferenceV2Service:
     """Models, by the Open Inference Protocol.
 
-    `control` says that clients may load and unload models.
+    `unready` gives the reason why the server is not ready, if it is not; `control` says that clients may load and
+    unload models.
     """
 
     name: Final = "inference.GRPCInferenceService"
 
-    def __init__(self, inference: Inference, catalogue: Catalogue, reader: V2Reader, *, control: bool) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        catalogue: Catalogue,
+        reader: V2Reader,
+        unready: Callable[[], str],
+        *,
+        control: bool,
+    ) -> None:
         self._inference = inference
+        self._unready = unready
         self._catalogue = catalogue
         self._reader = reader
         self._control = control
@@ -121,7 +131,7 @@ class InferenceV2Service:
         return ServerLiveResponse(live=True)
 
     async def server_ready(self, _request: Any, _context: Context) -> Any:
-        return ServerReadyResponse(ready=self._catalogue.ready.ready)
+        return ServerReadyResponse(ready=not self._unready())
 
     async def server_metadata(self, _request: Any, _context: Context) -> Any:
         extensions = ["model_configuration", "parameters", "statistics"]

@@ -8,12 +8,23 @@ from typing import Any, Final
 import grpc.aio
 import numpy as np
 
+from acap_runtime.catalogue import Catalogue
+from acap_runtime.errors import InvalidRequest, shown
 from acap_runtime.inference import Inference, Request
-from acap_runtime.proto import PredictRequest, PredictResponse
+from acap_runtime.proto import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    PredictRequest,
+    PredictResponse,
+    SignatureDefMap,
+)
 from acap_runtime.rpc import Method, unimplemented
-from acap_runtime.tensors import Tensor, TensorReader, has_data, write_tensor
+from acap_runtime.tensors import Tensor, TensorReader, has_data, write_spec, write_tensor
 
 SIGNATURE: Final = "serving_default"
+_PREDICT_METHOD: Final = "tensorflow/serving/predict"
+_SIGNATURES: Final = "signature_def"
+"""The one metadata_field that TensorFlow Serving has."""
 _NO_EXAMPLES: Final = (
     "Classify, Regress and MultiInference take tensorflow.Example, which no model here does; call Predict with the "
     "model's input tensors (GetModelMetadata names them)"
@@ -36,15 +47,17 @@ class _GivenProto:
 
 
 class PredictionService:
-    """Predict, and what TensorFlow Serving has beside it."""
+    """Predict, what models take and give, and what TensorFlow Serving has beside those."""
 
     name: Final = "tensorflow.serving.PredictionService"
 
-    def __init__(self, inference: Inference, reader: TensorReader) -> None:
+    def __init__(self, catalogue: Catalogue, inference: Inference, reader: TensorReader) -> None:
+        self._catalogue = catalogue
         self._inference = inference
         self._reader = reader
         self.methods = {
             "Predict": Method(PredictRequest, self.predict),
+            "GetModelMetadata": Method(GetModelMetadataRequest, self.get_model_metadata),
             **dict.fromkeys(("Classify", "Regress", "MultiInference"), unimplemented(_NO_EXAMPLES)),
         }
 
@@ -54,7 +67,7 @@ class PredictionService:
         result = await self._inference.run(
             Request(
                 spec.name,
-                spec.version.value if spec.HasField("version") else None,
+                _version(spec),
                 spec.version_label,
                 {name: _GivenProto(proto, self._reader) for name, proto in request.inputs.items()},
                 request.output_filter,
@@ -70,3 +83,33 @@ class PredictionService:
         for output in result.answer.outputs:
             write_tensor(response.outputs[output.name], output.dtype, output.shape, output.content)
         return response
+
+    async def get_model_metadata(self, request: Any, _context: Any) -> Any:
+        """Answer a GetModelMetadataRequest with the one signature that each model has, packed in an Any.
+
+        A model that loads is waited for, as by Predict. Raises `InvalidRequest` for a request without a metadata_field
+        or with another than ``signature_def``, and what `Catalogue.use` raises.
+        """
+        if not request.metadata_field:
+            raise InvalidRequest(f"metadata_field: expected {_SIGNATURES!r}, got nothing")
+        if unknown := [field for field in request.metadata_field if field != _SIGNATURES]:
+            raise InvalidRequest(f"metadata_field: expected {_SIGNATURES!r}, got {shown(unknown[0])}")
+        spec = request.model_spec
+        signatures = SignatureDefMap()
+        signature = signatures.signature_def[SIGNATURE]
+        signature.method_name = _PREDICT_METHOD
+        async with self._catalogue.use(spec.name, _version(spec), spec.version_label) as version:
+            for tensor in version.model.inputs:
+                write_spec(signature.inputs[tensor.name], tensor)
+            for tensor in version.model.outputs:
+                write_spec(signature.outputs[tensor.name], tensor)
+        response = GetModelMetadataResponse()
+        response.model_spec.name = spec.name
+        response.model_spec.version.value = version.number
+        response.metadata[_SIGNATURES].Pack(signatures)
+        return response
+
+
+def _version(spec: Any) -> int | None:
+    """The number of the version that a ModelSpec asks for, if it does."""
+    return int(spec.version.value) if spec.HasField("version") else None

@@ -14,6 +14,8 @@ from acap_runtime.errors import Busy, TooLate
 from acap_runtime.worker.calls import Call
 from acap_runtime.worker.statistics import Typical
 
+_USABLE: Final = 0.9
+"""The share of the time until a deadline that may be promised away: the rest is for what cannot be foreseen."""
 _FAR_S: Final = 3600.0
 """A deadline that is further away than any queue is long."""
 
@@ -120,13 +122,13 @@ class CallQueue:
         now = time.monotonic()
         index = bisect_left(self._calls, (call.until, self._last + 1))
         within_s = self.pace.within_s(at_chip + index)
-        if within_s > call.until - now:
+        if within_s > (call.until - now) * _USABLE:
             raise Busy(
                 f"{at_chip + index} calls are ahead, an answer would take up to {within_s:.3g} s and the deadline "
                 f"leaves {max(call.until - now, 0):.3g} s; try again later, or with a longer deadline"
             )
         for position, (until, _, _) in enumerate(self._calls[index:], at_chip + index):
-            left_s = until - now
+            left_s = (until - now) * _USABLE
             if left_s > _FAR_S:
                 return
             if self.pace.within_s(position) <= left_s < self.pace.within_s(position + 1):

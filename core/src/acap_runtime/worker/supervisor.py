@@ -85,6 +85,17 @@ class Worker:
         """Why calls and loads are refused, if they are."""
         return self._refusal
 
+    @property
+    def state(self) -> str:
+        """In a word: idle before the first model, starting, ready, restarting, resting, failed."""
+        if self._refusal is not None:
+            return "resting" if isinstance(self._refusal, Resting) else "failed"
+        if self._process is not None:
+            return "ready"
+        if self._watching:
+            return "restarting"
+        return "starting" if self._first_start.locked() else "idle"
+
     async def start(self) -> None:
         """Start the process, if it was not, and wait until the chip is ready. Raises as `WorkerProcess.start` does."""
         async with self._first_start:
