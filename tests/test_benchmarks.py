@@ -39,9 +39,16 @@ def test_a_run_reports_every_contestant_at_every_number_of_clients(run, tmp_path
         assert row["of_bare_server"] > 0
         assert (row["of_in_process"] is None) == row["workload"].endswith("1KB")
     expected = {
-        "mobilenet_v1_0.25_128": ["in-process", "bare server", "ours", "ours, 2 instances", "ours, defaults"],
-        "echo-1KB": ["bare server", "ours"],
-        "input-1KB": ["bare server", "ours", "ours, shared memory"],
+        "mobilenet_v1_0.25_128": [
+            "in-process",
+            "bare server",
+            "ours",
+            "ours, 2 instances",
+            "ours, defaults",
+            "ours, v2",
+        ],
+        "echo-1KB": ["bare server", "ours", "ours, v2"],
+        "input-1KB": ["bare server", "ours", "ours, shared memory", "ours, v2", "ours, v2, shared memory"],
     }
     assert [(row["workload"], row["clients"], row["paced_per_s"], row["contestant"]) for row in report["rows"]] == [
         (workload, clients, paced, contestant)

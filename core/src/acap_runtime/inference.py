@@ -171,7 +171,7 @@ def _picture_input(
 
 
 def _wanted_outputs(specs: Sequence[TensorSpec], wanted: Iterable[str], field: str) -> list[str]:
-    names = {spec.name for spec in specs}
+    names = [spec.name for spec in specs]
     chosen = list(dict.fromkeys(wanted))
     if unknown := [name for name in chosen if name not in names]:
         raise InvalidRequest(f"{field}: expected names out of {_listed(names)}, got {_listed(unknown)}")
