@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 import psutil
 import pytest
+from acap_runtime.client import connect
 from calls import code_of, soon
 
 DATA = np.array([1, 2, 3], np.uint8)
@@ -100,20 +101,35 @@ def test_the_latest_version_is_served_and_others_by_number_or_label(start_server
 def test_versions_come_and_go_and_no_call_fails(start_server, put) -> None:
     folder = put("echo", 1)
     server = start_server("-j", "1", "-m", f"echo={folder}")
+
+    def states() -> dict[int, str]:
+        return {each["version"]: each["state"] for each in told.status()["models"]}
+
     # Some 1,000 calls a minute.
-    with server.client() as client, calling(client, "echo", every_s=0.24) as outcomes:
+    with (
+        server.client() as client,
+        connect(server.address) as told,
+        calling(client, "echo", every_s=0.24) as outcomes,
+    ):
         soon(lambda: outcomes.count(1) > 5)
+        assert states() == {1: "available"}
         put("echo", 2, "load_delay = 0.5")
+        soon(lambda: states() == {1: "available", 2: "loading"})
         soon(lambda: 2 in outcomes)
         server.wait_for_log("model echo version 1 unloaded")
+        soon(lambda: states() == {1: "end", 2: "available"})
         put("echo", 3, "no knob = true")
         server.wait_for_log("model echo version 3 could not be loaded: ")
+        assert states() == {1: "end", 2: "available", 3: "end"}
+        (bad,) = (each for each in told.status()["models"] if each["version"] == 3)
+        assert "expected a TOML text" in bad["error"]
         soon(lambda: outcomes[-1] == 2)
         shutil.rmtree(folder / "3")
         put("echo", 4)
         soon(lambda: outcomes[-1] == 4)
         shutil.rmtree(folder / "4")
         soon(lambda: outcomes[-1] == 2)
+        soon(lambda: states() == {1: "end", 2: "available", 3: "end", 4: "end"})
     assert set(outcomes) == {1, 2, 4}
     # Once the new one answers, the old one does no more.
     first = outcomes.index(2)
