@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,6 +159,36 @@ def test_many_may_watch_and_vanish(start_server, tmp_path, check, watch) -> None
         each.kill()
     soon(lambda: sockets(server.process.pid) <= before)
     assert "Traceback" not in server.log
+
+
+def deaf_watcher(address: str, path: str) -> socket.socket:
+    """A client that watches the whole server's health, and lets the server send it not one byte of an answer."""
+    headers = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
+    headers["content-type"] = "application/grpc"
+    block = b"".join(
+        b"\x00" + b"".join(bytes([len(each)]) + each.encode() for each in header) for header in headers.items()
+    )
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(address.removeprefix("unix://"))
+    no_window = struct.pack("!HI", 4, 0)
+    frames = [(4, 0, 0, no_window), (1, 4, 1, block), (0, 1, 1, bytes(5))]  # SETTINGS, HEADERS, DATA
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    for kind, flags, stream, content in frames:
+        connection.sendall(struct.pack("!I", len(content))[1:] + struct.pack("!BBI", kind, flags, stream) + content)
+    return connection
+
+
+def test_a_client_that_takes_no_answer_holds_up_nobody(start_server, tmp_path, check, watch) -> None:
+    server = start_server("-j", "1", "-m", f"name={version(tmp_path / 'name', 1, 'load_delay = 1')}", "--grace", "1")
+    watching = watch(server, "")
+    assert watching.next() == "SERVING"
+    with deaf_watcher(server.address, f"/{HEALTH}/Watch"):
+        assert check(server, "") == {"": "SERVING"}
+        for worker in server.workers():
+            os.kill(worker, signal.SIGKILL)
+        assert [watching.next(), watching.next()] == ["NOT_SERVING", "SERVING"]
+        assert check(server, "") == {"": "SERVING"}
+        assert server.stop() == 0
 
 
 def test_a_request_that_does_not_parse_is_refused(start_server) -> None:
