@@ -110,6 +110,7 @@ WRITTEN = [
     "a=/m/a,warm_up=zeros",
     "a=/m/a,warm_up=/m/x.npy:/m/y.png",
     "a=/m/a,batch=8,batch_delay=0.005",
+    "a=/m/a,disable-winograd=1,int8=yes",
 ]
 
 

@@ -82,7 +82,7 @@ def parse_model(text: str) -> ModelSource:
 
     Raises `InvalidRequest` naming the option.
     """
-    first, *rest = re.split(r",(?=[a-z_]+=)", text)
+    first, *rest = re.split(r",(?=[a-z][a-z0-9_-]*=)", text)
     name, separator, path = first.partition("=")
     if not separator or "/" in name:
         name = path = first
