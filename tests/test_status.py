@@ -123,7 +123,7 @@ class TestStatus:
         server.wait_for_log("worker of chip")
         done = run("status", "--address", server.address)
         assert done.returncode == 1
-        assert "NOT ready: model slow is not available: version 1: loading" in done.stdout
+        assert "NOT ready: model slow is not available: version 1 is not loaded yet" in done.stdout
         assert not done.stderr
         assert status(server)["models"][0]["state"] == "loading"
 
@@ -304,6 +304,18 @@ class TestModels:
         done = run("models", "nothing", "--address", two.address)
         assert done.returncode == 1
         assert "model 'nothing' is unknown; the server has: digits, pair" in done.stderr
+
+    def test_one_is_unloaded_and_loaded_again(self, two: Any) -> None:
+        done = run("models", "--unload", "pair", "--json", "--address", two.address)
+        assert done.returncode == 0, done.stderr
+        (model,) = json.loads(done.stdout)
+        assert (model["name"], model["state"]) == ("pair", "end")
+        done = run("models", "--load", "pair", "--address", two.address)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("pair version 1: available")
+        done = run("models", "--load", "nothing", "--address", two.address)
+        assert done.returncode == 1
+        assert "RepositoryModelLoad, NOT_FOUND: model 'nothing' is unknown" in done.stderr
 
     def test_a_client_learns_how_integers_stand_for_real_numbers(self, two: Any) -> None:
         with connect(two.address) as client:

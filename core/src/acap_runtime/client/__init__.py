@@ -27,7 +27,15 @@ from acap_runtime.camera import StreamFormat
 from acap_runtime.client.calls import CallFailed, Calls
 from acap_runtime.client.status import ModelDescription, described, plain
 from acap_runtime.client.video import Frame, Stream
-from acap_runtime.proto import GetModelRequest, GetStatusRequest, NewStreamRequest, ParameterRequest, PredictRequest
+from acap_runtime.proto import (
+    GetModelRequest,
+    GetStatusRequest,
+    NewStreamRequest,
+    ParameterRequest,
+    PredictRequest,
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+)
 from acap_runtime.tensors import DTYPES, has_wire_type, write_tensor
 from acap_runtime.vdo import CAMERA_KEY, FORMATS, TIMESTAMPS, TimestampType
 
@@ -178,6 +186,14 @@ class Client:
     def model(self, name: str, *, timeout_s: float | None = None) -> ModelDescription:
         """What a model is, once it is loaded: its version, chip, inputs and outputs. `name` is as in `predict`."""
         return described(self._calls.get_model(GetModelRequest(name=name), timeout_s=timeout_s))
+
+    def load(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Have the server load one of its models again, or what of it is new on disk; wait until it is served."""
+        self._calls.load(RepositoryModelLoadRequest(model_name=name), timeout_s=timeout_s)
+
+    def unload(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Have the server unload one of its models when the calls that it has are done."""
+        self._calls.unload(RepositoryModelUnloadRequest(model_name=name), timeout_s=timeout_s)
 
     def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
         """The state of the server, its chips, models, cameras and streams, as ``acapruntime status --json`` prints it:

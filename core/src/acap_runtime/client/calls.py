@@ -14,6 +14,8 @@ from acap_runtime.proto import (
     NewStreamResponse,
     ParameterResponse,
     PredictResponse,
+    RepositoryModelLoadResponse,
+    RepositoryModelUnloadResponse,
 )
 
 
@@ -76,6 +78,9 @@ class Calls:
         self.get_values = method("/keyvaluestore.KeyValueStore/GetValues", ParameterResponse)
         self.get_status = method("/acapruntime.v1.RuntimeService/GetStatus", GetStatusResponse)
         self.get_model = method("/acapruntime.v1.RuntimeService/GetModel", ModelStatus)
+        repository = "/inference.GRPCInferenceService/RepositoryModel"
+        self.load = method(f"{repository}Load", RepositoryModelLoadResponse)
+        self.unload = method(f"{repository}Unload", RepositoryModelUnloadResponse)
 
 
 def _serialised(request: Any) -> bytes:
