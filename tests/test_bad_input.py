@@ -580,7 +580,7 @@ def test_an_output_that_is_asked_for_twice_comes_once(bench: Bench) -> None:
 def test_a_version_that_does_not_exist_is_not_found(bench: Bench, version: int) -> None:
     request = _floats(bench.client)
     request.model_spec.version.value = version
-    bench.refused(request, "NOT_FOUND", "'floats'", f"version {version}", "expected 1")
+    bench.refused(request, "NOT_FOUND", "'floats'", f"version {version}", "it has: 1")
 
 
 def test_a_version_label_is_not_found(bench: Bench) -> None:
@@ -700,7 +700,9 @@ def test_calls_whose_deadline_passes_while_they_wait_never_run(bench: Bench) -> 
         running = [_start_slow_call(bench) for _ in range(2)]
         time.sleep(0.1)
         waiting = [_start_slow_call(bench, timeout=0.1) for _ in range(20)]
-        assert {call.code() for call in waiting} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        # At once, where it is known already that the chip cannot be so fast.
+        late = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert {call.code() for call in waiting} <= late
         started = time.monotonic()
         last = _start_slow_call(bench)
         assert [call.code() for call in (*running, last)] == [grpc.StatusCode.OK] * 3

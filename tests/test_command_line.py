@@ -71,7 +71,7 @@ class TestFlags:
         with server.client() as client:
             for path in (echo, tmp_path / "other.toml"):
                 assert client.predict(str(path), {"data": THREE})
-        assert "DEBUG predict" in server.log
+        assert "DEBUG model" in server.log
         assert server.stop() == 0
 
     def test_long_names_say_the_same_to_the_command_serve(
@@ -535,7 +535,7 @@ class TestFaultyPlugins:
         with server.client() as client, pytest.raises(grpc.RpcError) as caught:
             client.predict("one", {"data": THREE})
         failed = time.monotonic()
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         assert "no luck" in caught.value.details()
         assert server.process.wait(20) == 1
         assert time.monotonic() - failed < 3

@@ -14,7 +14,8 @@ import counting_chip
 import grpc
 import numpy as np
 import pytest
-from calls import code_of
+from calls import code_of, soon
+from converters import NO_CONVERTERS
 from counting_chip import runs_of
 
 DATA = np.array([1, 2, 3], np.uint8)
@@ -23,7 +24,7 @@ DATA = np.array([1, 2, 3], np.uint8)
 @pytest.fixture
 def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
     """No image is converted here: spare each start the probe of the chip that would do it."""
-    return partial(start_server, "--block", "libyuv")
+    return partial(start_server, *NO_CONVERTERS)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,6 @@ def start_counting_server(start_server: Callable[..., Any], tmp_path: Path) -> C
 
 def numbered(number: int) -> dict[str, np.ndarray]:
     return {"data": np.array([number], np.uint8)}
-
-
-def soon(condition: Callable[[], object], within_s: float = 10.0) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 def loads(server: Any, model: str) -> int:

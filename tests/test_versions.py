@@ -20,6 +20,7 @@ import psutil
 import pytest
 from acap_runtime.client import connect
 from calls import code_of, soon
+from converters import NO_CONVERTERS
 
 DATA = np.array([1, 2, 3], np.uint8)
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -29,7 +30,7 @@ NOT_FOUND = grpc.StatusCode.NOT_FOUND
 @pytest.fixture
 def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
     """No image is converted here: spare each start the probe of the chip that would do it."""
-    return partial(start_server, "--block", "libyuv")
+    return partial(start_server, *NO_CONVERTERS)
 
 
 @pytest.fixture

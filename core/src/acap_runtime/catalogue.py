@@ -118,17 +118,17 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
-        await self._configure(None)
+        await self._configure(None, required=False)
 
-    async def configure(self, models: Iterable[ModelSource]) -> None:
-        """Serve these instead of the operator's models so far, and what the folder has now.
+    async def configure(self, models: Iterable[ModelSource], *, required: bool = True) -> None:
+        """Serve these instead of the operator's models so far, and what the folder has now; new ones are `required`.
 
         Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
         `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
         """
-        await self._configure(tuple(models))
+        await self._configure(tuple(models), required=required)
 
-    async def _configure(self, given: tuple[ModelSource, ...] | None) -> None:
+    async def _configure(self, given: tuple[ModelSource, ...] | None, *, required: bool) -> None:
         async with self._configuring:  # what was seen of the folder first is not to come true last
             if given is None:
                 given = self._given
@@ -140,12 +140,15 @@ class Catalogue:
             for name in self._models.keys() - names:
                 self._remove(name)
             for source in given:
-                self._add(source, required=True)
+                known = self._models.get(source.name)
+                self._add(source, required=required or (known is not None and known.required))
             self._add_from_folder(found)
         await asyncio.gather(*(self._update(model) for model in self.models))
 
     async def load(self, name: str) -> None:
         """Load a model that was unloaded, or what of it is new. Raises what keeps it from being served."""
+        if name not in self._models:
+            await self.refresh()
         model = self.model(name)
         model.unloaded = False
         for version in model.versions.values():

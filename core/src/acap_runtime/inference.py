@@ -98,7 +98,7 @@ class Inference:
             answer = await model.run(inputs, wanted, until)
             frame = stream.keep(picture.frame) if stream is not None and picture.frame is not None else 0
         _LOG.debug(
-            "%s: conversion %.2f ms, run %.2f ms, whole call %.2f ms",
+            "model %s: conversion %.2f ms, run %.2f ms, whole call %.2f ms",
             request.model,
             answer.conversion_s * 1000,
             answer.run_s * 1000,

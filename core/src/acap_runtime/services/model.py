@@ -125,7 +125,7 @@ class ModelService:
             await asyncio.to_thread(self._check_places, sources)
             for source in sources:
                 self._check_labels(source)
-            await self._catalogue.configure(sources)
+            await self._catalogue.configure(sources, required=False)
             for model in map(self._catalogue.model, names):
                 if model.unloaded:
                     with contextlib.suppress(AcapError):  # its state tells, below

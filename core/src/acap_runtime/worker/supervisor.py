@@ -73,7 +73,7 @@ class Worker:
         self._watching: list[asyncio.Task[None]] = []
         self._reloading: asyncio.Task[None] | None = None
         self._suspects = asyncio.Lock()
-        self._first_start = asyncio.Lock()
+        self._first_start: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -94,20 +94,26 @@ class Worker:
             return "ready"
         if self._watching:
             return "restarting"
-        return "starting" if self._first_start.locked() else "idle"
+        return "idle" if self._first_start is None or self._first_start.done() else "starting"
 
     async def start(self) -> None:
         """Start the process, if it was not, and wait until the chip is ready. Raises as `WorkerProcess.start` does."""
-        async with self._first_start:
-            if not self._watching:
-                await self._start_process()
-                self._watching = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
-                for task in self._watching:
-                    task.add_done_callback(self._report_fault)
+        if self._first_start is None or (self._first_start.done() and not self._watching):
+            self._first_start = asyncio.create_task(self._start_first())
+        try:
+            await asyncio.shield(self._first_start)
+        except AcapError as error:
+            raise error.again() from None
+
+    async def _start_first(self) -> None:
+        await self._start_process()
+        self._watching = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
+        for task in self._watching:
+            task.add_done_callback(self._report_fault)
 
     async def stop(self) -> None:
         """Unload the models and end the process: within 3 seconds, or, where it has to be killed, 6."""
-        tasks = [*self._watching, *([self._reloading] if self._reloading else [])]
+        tasks = [*self._watching, *(task for task in (self._first_start, self._reloading) if task)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
