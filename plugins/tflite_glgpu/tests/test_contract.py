@@ -7,7 +7,7 @@ from acap_runtime_tflite_glgpu import TfliteGpuBackend
 
 
 class TestOnAPicture(InferenceContract):
-    reload_rounds = 30
+    tested_on = "the machine's GPU, so far one in software (SwiftShader)"
 
     @pytest.fixture(autouse=True)
     def there_is_a_gpu(self, some_gpu: None) -> None:
@@ -29,7 +29,7 @@ class TestOnAPicture(InferenceContract):
 
 
 class TestOnNumbers(InferenceContract):
-    reload_rounds = 30
+    tested_on = "the machine's GPU, so far one in software (SwiftShader)"
 
     @pytest.fixture(autouse=True)
     def there_is_a_gpu(self, some_gpu: None) -> None:

@@ -8,7 +8,7 @@ from acap_runtime_tpu import TpuBackend
 
 
 class TestOnTheStandIn(InferenceContract):
-    reload_rounds = 50
+    tested_on = "a stand-in for libedgetpu"
 
     @pytest.fixture(autouse=True)
     def plugged_in(self, edgetpu: Callable[..., Path]) -> None:
@@ -42,7 +42,7 @@ class TestOnTheStandIn(InferenceContract):
 class TestOnAnEdgeTpu(InferenceContract):
     """Where there is one, or larod has one; skipped with the reason elsewhere."""
 
-    reload_rounds = 20
+    needs_hardware = True
 
     @pytest.fixture
     def backend(self) -> TpuBackend:

@@ -14,7 +14,7 @@ LAROD_DEVICES: Final = ("gpu-tflite", "axis-a7-gpu-tflite")
 
 
 class TfliteGpuBackend(acap.InferenceBackend):
-    """Runs models by LiteRT's GPU accelerator where that finds a GPU, else by larod."""
+    """Runs TensorFlow Lite models by LiteRT's GPU accelerator where that finds a GPU, else by larod."""
 
     chip_id = 8
     name = "gpu-tflite"
