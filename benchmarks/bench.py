@@ -9,9 +9,10 @@ from typing import Final
 
 from commands import MeasurementError, Measurer, measurer
 from contestants import Command, Server, bare_server, our_server, running
+from http2 import REGISTER
 from results import Row
 from timing import Sample
-from workloads import BARE, ECHO_MODELS, IN_PROCESS, OURS_DEFAULT, OURS_TWO, Workload
+from workloads import BARE, ECHO_MODELS, IN_PROCESS, OURS_DEFAULT, OURS_TWO, Workload, method_of
 
 _DEBUG_CHIP: Final = 1
 
@@ -38,7 +39,8 @@ class Bench:
             outcome = self._in_process.ask(**command, model=str(workload.model))
         else:
             server = self._servers[_server_of(workload, row.contestant)]
-            outcome = self._load.ask(**command, socket=str(server.socket), pids=server.pids())
+            method = method_of(row.contestant)
+            outcome = self._load.ask(**command, method=method, socket=str(server.socket), pids=server.pids())
         answer = outcome.pop("answer")
         if answer != self._answers.setdefault(workload.name, answer):
             raise MeasurementError(f"{workload.name}: {row.contestant} answers differently from the others")
@@ -48,26 +50,34 @@ class Bench:
 @contextlib.contextmanager
 def running_bench(folder: Path, workloads: Sequence[Workload]) -> Iterator[Bench]:
     """Start what these workloads need, and wait until each request has been answered once."""
-    places = [
-        (_server_of(workload, contestant), request.read_bytes())
+    calls = [
+        (_server_of(workload, contestant), method, request.read_bytes())
         for workload in workloads
-        for contestant, request in workload.requests.items()
-        if contestant != IN_PROCESS
+        for contestant, method, request in _calls(workload)
     ]
     commands = _commands(folder, workloads)
     with contextlib.ExitStack() as stack:
         load, in_process = (stack.enter_context(measurer(script)) for script in ("load.py", "in_process.py"))
         servers = {
             name: stack.enter_context(running(commands[name], _socket(folder, name)))
-            for name in dict.fromkeys(name for name, _ in places)
+            for name in dict.fromkeys(name for name, _, _ in calls)
         }
-        for name, request in places:
-            servers[name].wait_for_answer(request)
+        for name, method, request in calls:
+            servers[name].wait_for_answer(request, method)
         for name, server in servers.items():
             if name != "bare":
                 # Ours answers while it still looks for a chip that converts images.
                 server.wait_for_log("ready")
         yield Bench(servers, load, in_process)
+
+
+def _calls(workload: Workload) -> Iterator[tuple[str, str, Path]]:
+    """Who sends what to a server: registrations first."""
+    for contestant, registration in workload.registrations.items():
+        yield contestant, REGISTER, registration
+    for contestant, request in workload.requests.items():
+        if contestant != IN_PROCESS:
+            yield contestant, method_of(contestant), request
 
 
 def _server_of(workload: Workload, contestant: str) -> str:

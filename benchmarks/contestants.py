@@ -35,12 +35,12 @@ class Server:
         """Its processes."""
         return _with_descendants(self.process.pid)
 
-    def wait_for_answer(self, request: bytes) -> None:
+    def wait_for_answer(self, request: bytes, method: str = PREDICT) -> None:
         """Wait until it listens and has answered. Raises `MeasurementError` where it does not."""
         watchdog = threading.Timer(_START_TIME_S, self.process.kill)
         watchdog.start()
         try:
-            with self._connect() as connection:
+            with self._connect(method) as connection:
                 connection.call(request)
         except (CallFailedError, OSError) as error:
             raise MeasurementError(f"the server gave no answer: {error!r}\n{self.log.read_text()}") from None
@@ -55,10 +55,10 @@ class Server:
                 raise MeasurementError(f"the server did not write {text!r}\n{self.log.read_text()}")
             time.sleep(0.02)
 
-    def _connect(self) -> Connection:
+    def _connect(self, method: str) -> Connection:
         while True:
             try:
-                return Connection(self.socket, PREDICT)
+                return Connection(self.socket, method)
             except (FileNotFoundError, ConnectionRefusedError):
                 if self.process.poll() is not None:
                     raise

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final, Self
 
 PREDICT: Final = "/tensorflow.serving.PredictionService/Predict"
+INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
+REGISTER: Final = "/inference.GRPCInferenceService/SystemSharedMemoryRegister"
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM: Final = 1

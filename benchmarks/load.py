@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 from acap_runtime.malloc import keep_large_buffers
-from acap_runtime.proto import PredictResponse
+from acap_runtime.proto import ModelInferResponse, PredictResponse
 from commands import answer_commands
-from http2 import PREDICT, CallFailedError, Connection
+from http2 import INFER, PREDICT, CallFailedError, Connection
 from timing import measure
 
 
@@ -25,14 +25,15 @@ def main() -> None:
 def _load(command: dict[str, Any]) -> dict[str, Any]:
     request = Path(command["request"]).read_bytes()
     socket = Path(command["socket"])
+    method = command["method"]
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(Connection(socket, PREDICT)) for _ in range(command["clients"])]
+        connections = [stack.enter_context(Connection(socket, method)) for _ in range(command["clients"])]
         try:
-            answer = digest(connections[0].call(request))
+            answer = _DIGESTS[method](connections[0].call(request))
             calls = [partial(connection.call, request) for connection in connections]
             sample = measure(calls, command["seconds"], command["pids"], command["interval_s"])
         except CallFailedError:
-            _ask_for_the_reason(socket, request)
+            _ask_for_the_reason(socket, method, request)
             raise
     return {**dataclasses.asdict(sample), "answer": answer}
 
@@ -40,14 +41,27 @@ def _load(command: dict[str, Any]) -> dict[str, Any]:
 def digest(answer: memoryview) -> str:
     """What tells a server's outputs from different ones."""
     outputs = PredictResponse.FromString(answer.tobytes()).outputs
-    contents = b"".join(outputs[name].tensor_content for name in sorted(outputs))
-    return hashlib.sha256(contents).hexdigest()[:16]
+    return _hash([outputs[name].tensor_content for name in sorted(outputs)])
 
 
-def _ask_for_the_reason(socket: Path, request: bytes) -> None:
+def digest_v2(answer: memoryview) -> str:
+    """The same of a ModelInferResponse."""
+    response = ModelInferResponse.FromString(answer.tobytes())
+    named = zip((output.name for output in response.outputs), response.raw_output_contents, strict=True)
+    return _hash([content for _, content in sorted(named)])
+
+
+def _hash(contents: list[bytes]) -> str:
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:16]
+
+
+_DIGESTS: Final = {PREDICT: digest, INFER: digest_v2}
+
+
+def _ask_for_the_reason(socket: Path, method: str, request: bytes) -> None:
     """Repeat a call in a way that raises the status that the server gives."""
     with grpc.insecure_channel(f"unix://{socket.absolute()}", [("grpc.max_send_message_length", -1)]) as channel:
-        channel.unary_unary(PREDICT, None, None)(request, timeout=30.0)
+        channel.unary_unary(method, None, None)(request, timeout=30.0)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import client_environments
 import grpc
 import numpy as np
 import pytest
@@ -48,6 +49,18 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         tensor=import_module("tensorflow.core.framework.tensor_pb2"),
         types=import_module("tensorflow.core.framework.types_pb2"),
     )
+
+
+@pytest.fixture(scope="session")
+def tensorflow_serving_python() -> Path:
+    """The Python that has tensorflow-serving-api."""
+    return client_environments.tensorflow_serving()
+
+
+@pytest.fixture(scope="session")
+def triton_python() -> Path:
+    """The Python that has tritonclient, numpy, and gRPC's health and reflection."""
+    return client_environments.triton()
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+OVERLOAD = Path(__file__).parent.parent / "benchmarks" / "overload.py"
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "predict.py"
 SAMPLE = {"calls", "p50_ms", "p99_ms", "per_s", "server_cpu_ms", "client_cpu_ms"}
 
@@ -38,9 +39,16 @@ def test_a_run_reports_every_contestant_at_every_number_of_clients(run, tmp_path
         assert row["of_bare_server"] > 0
         assert (row["of_in_process"] is None) == row["workload"].endswith("1KB")
     expected = {
-        "mobilenet_v1_0.25_128": ["in-process", "bare server", "ours", "ours, 2 instances", "ours, defaults"],
-        "echo-1KB": ["bare server", "ours"],
-        "input-1KB": ["bare server", "ours", "ours, shared memory"],
+        "mobilenet_v1_0.25_128": [
+            "in-process",
+            "bare server",
+            "ours",
+            "ours, 2 instances",
+            "ours, defaults",
+            "ours, v2",
+        ],
+        "echo-1KB": ["bare server", "ours", "ours, v2"],
+        "input-1KB": ["bare server", "ours", "ours, shared memory", "ours, v2", "ours, v2, shared memory"],
     }
     assert [(row["workload"], row["clients"], row["paced_per_s"], row["contestant"]) for row in report["rows"]] == [
         (workload, clients, paced, contestant)
@@ -97,3 +105,18 @@ def test_video_is_not_measured_without_its_model(tmp_path: Path) -> None:
     outcome = subprocess.run(command, text=True, capture_output=True, check=False)
     assert outcome.returncode == 1
     assert "mobilenet_v2" in outcome.stderr
+
+
+def test_a_server_that_is_overloaded_keeps_what_it_promised_and_its_chip_busy(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    outcome = subprocess.run(
+        [sys.executable, OVERLOAD, "--seconds", "4", "--json", report], text=True, capture_output=True, check=False
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    figures = json.loads(report.read_text())
+    assert 90 < figures["offered_per_s"] <= 101
+    assert figures["late_share"] < 0.05
+    assert figures["idle_share"] < 0.4
+    assert figures["refused_per_s"] > 30
+    assert figures["health_p99_ms"] > 0
+    assert "target" in outcome.stdout

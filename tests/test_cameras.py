@@ -22,6 +22,7 @@ import pytest
 import video_client
 from acap_runtime_debug import read_stamp
 from calls import SOON_S, code_of, soon
+from converters import NO_CONVERTERS
 from video_client import CODE, RGB, processes_of, segments_mapped
 
 MONO_CAPTURE = 8
@@ -169,7 +170,7 @@ def server(start_shared_server: Callable[..., Any], models: dict[str, str]) -> A
     }
     options = [word for name, source in cameras.items() for word in ("--camera", f"{name}={source}")]
     preloaded = [word for model in models.values() for word in ("-m", model)]
-    return start_shared_server("-j", 1, "--block", "libyuv", *preloaded, *options)
+    return start_shared_server("-j", 1, *NO_CONVERTERS, *preloaded, *options)
 
 
 @pytest.fixture

@@ -128,3 +128,30 @@ def test_the_table_has_a_line_for_each() -> None:
     lines = run("-p", "2").stdout.splitlines()
     assert lines[0].split() == ["SETTING", "VALUE", "ORIGIN"]
     assert any(line.split() == ["port", "2", "command", "line"] for line in lines)
+
+
+def test_a_file_is_checked_and_everything_wrong_in_it_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "runtime.toml"
+    file.write_text('port = 0\n[models.a]\npath = "/a"\nqueue = 0\n')
+    done = run("--check", file)
+    assert done.returncode == 1
+    assert done.stdout == f"{file}:4: models.a: queue: expected an integer from 1 to 100000, got '0'\n"
+    done = run("--check", file, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "file": str(file),
+        "problems": [f"{file}:4: models.a: queue: expected an integer from 1 to 100000, got '0'"],
+    }
+    file.write_text('port = 0\n[models.a]\npath = "/a"\nqueue = 1\n')
+    done = run("--check", file)
+    assert (done.returncode, done.stdout) == (0, f"{file}: nothing is wrong\n")
+
+
+def test_values_of_a_file_are_shown_with_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "runtime.toml"
+    file.write_text('grace = 1\n\n[models.a]\npath = "/a"\nchip = 2\nversions = "all"\n')
+    shown = rows("--config", file, "--port", "3")
+    assert shown["grace"] == (1.0, f"{file}:1")
+    assert shown["model"] == (["a=/a,chip=2,versions=all"], f"{file}:3")
+    assert shown["port"] == (3, "command line")
+    assert shown["config"] == (str(file), "command line")

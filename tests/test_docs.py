@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 
 from acap_runtime import hookspecs
 from acap_runtime.chips import CHIPS
+from acap_runtime.settings import read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,3 +48,19 @@ def test_links_between_documents_lead_somewhere() -> None:
     for page in pages:
         for target in LINK.findall(page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_settings_are_documented_as_they_are_defined() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    build = import_module("build_settings")
+    page = build.OPERATIONS.read_text()
+    assert page == build.written(page), "run: python docs/build_settings.py"
+
+
+def test_the_configuration_file_of_the_documents_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    path = tmp_path / "runtime.toml"
+    path.write_text(text)
+    settings = read_settings({"config": str(path)}, {})
+    assert [model.name for model in settings.models] == ["digits", "faces"]
+    assert settings.cameras[0].name == "door"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +85,33 @@ def install(folder: Path, name: str, code: str, requires: str = "acap-runtime<0.
     (metadata / "entry_points.txt").write_text(f"[acap_runtime]\n{name} = {module}\n")
 
 
-def run(*words: object, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def start(*words: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("ACAPRUNTIME_")}
-    return subprocess.run(
+    return subprocess.Popen(
         [COMMAND, "doctor", *map(str, words)],
         env={**clean, **(environment or {})},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
-        check=False,
     )
+
+
+def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    out, error = process.communicate(timeout=100)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, error)
+
+
+def run(*words: object, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    with start(*words, environment=environment) as process:
+        return finished(process)
 
 
 def examined(*words: object, environment: Mapping[str, str] | None = None) -> tuple[int, dict[str, dict[str, Any]]]:
     """The exit code, and the findings of each plugin by its name or, where it has none, its distribution's."""
-    done = run(*words, "--json", environment=environment)
+    return understood(run(*words, "--json", environment=environment))
+
+
+def understood(done: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, dict[str, Any]]]:
     assert done.stdout, done.stderr
     said = json.loads(done.stdout)
     assert said["ok"] is (done.returncode == 0)
@@ -229,13 +241,24 @@ WRONG = {
 }
 
 
-@pytest.fixture(scope="module")
-def wrong(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, dict[str, Any]], Path]:
-    """What is found where plugins are installed that are wrong in every way, beside the project's own."""
+@pytest.fixture(scope="module", autouse=True)
+def examining(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """The examination where plugins are installed that are wrong in every way, beside the project's own: it waits for
+    two of them for 20 s each, and goes on beside this module's other tests meanwhile.
+    """
     folder = tmp_path_factory.mktemp("plugins")
     for name, (code, *_) in WRONG.items():
         install(folder, name, code)
-    return *examined(environment={"PYTHONPATH": str(folder)}), folder
+    with start("--json", environment={"PYTHONPATH": str(folder)}) as process:
+        yield process, folder
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def wrong(examining: tuple[subprocess.Popen[str], Path]) -> tuple[int, dict[str, dict[str, Any]], Path]:
+    """What is found of the wrong ones."""
+    process, folder = examining
+    return *understood(finished(process)), folder
 
 
 class TestWrongPlugins:

@@ -121,9 +121,9 @@ def test_a_client_of_h264_that_is_late_for_a_while_misses_nothing(served: Client
 def test_frames_come_at_the_rate_that_was_asked_for(served: Client, stream_format: Any) -> None:
     with served.stream(stream_format, 160, 120, framerate=15, timestamps="mono-capture") as stream:
         fetch(stream, 2)
-        frames = fetch(stream, 31)
+        frames = fetch(stream, 16)
     seconds = (frames[-1].timestamp_us - frames[0].timestamp_us) / 1e6
-    assert seconds == pytest.approx(2.0, rel=0.05)
+    assert seconds == pytest.approx(1.0, abs=0.1)
     stamps = [frame.timestamp_us for frame in frames]
     assert stamps == sorted(set(stamps))
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -81,9 +82,14 @@ def _printed(outcome: subprocess.CompletedProcess[str]) -> list[list[str]]:
     return [line.split(maxsplit=2) for line in _lines(outcome)]
 
 
+@pytest.fixture(scope="module")
+def server(start_shared_server) -> Any:
+    """A server that can read digits, for clients that ask no more of it."""
+    return start_shared_server("-j", "2", "-m", f"digits={DIGITS}")
+
+
 @pytest.mark.parametrize("picture", ["7-a", "0-b"])
-def test_a_digit_is_recognised(run: Run, start_server, picture: str) -> None:
-    server = start_server("-j", "2", "-m", f"digits={DIGITS}")
+def test_a_digit_is_recognised(run: Run, server, picture: str) -> None:
     lines = _printed(run("digits", PICTURES / f"{picture}.png", "--address", server.address, "--top", 3))
     assert len(lines) == 3
     assert lines[0][0] == picture[0]
@@ -92,18 +98,16 @@ def test_a_digit_is_recognised(run: Run, start_server, picture: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["BMP", "JPEG"])
-def test_a_picture_may_be_in_any_of_three_formats(run: Run, start_server, tmp_path: Path, kind: str) -> None:
+def test_a_picture_may_be_in_any_of_three_formats(run: Run, server, tmp_path: Path, kind: str) -> None:
     from PIL import Image
 
     picture = tmp_path / f"picture.{kind.lower()}"
     with Image.open(PICTURES / "4-b.png") as png:
         png.save(picture, kind)
-    server = start_server("-j", "2")
     assert _printed(run(DIGITS, picture, "--address", server.address, "--top", 1))[0][0] == "4"
 
 
-def test_a_model_named_by_its_file_recognises_a_uniform(run: Run, start_server, models: Path) -> None:
-    server = start_server("-j", "2")
+def test_a_model_named_by_its_file_recognises_a_uniform(run: Run, server, models: Path) -> None:
     picture, labels = models / "grace_hopper_300x300.bmp", models / "imagenet_labels.txt"
     outcome = run(models / MOBILENET, picture, "--address", server.address, "--labels", labels)
     lines = _printed(outcome)
@@ -158,8 +162,7 @@ def test_a_python_client_shows_its_own_certificate(
     assert "with TLS" in refused.stderr
 
 
-def test_an_error_is_shown_with_its_status(run: Run, start_server) -> None:
-    server = start_server("-j", "2", "-m", f"digits={DIGITS}")
+def test_an_error_is_shown_with_its_status(run: Run, server) -> None:
     outcome = run("figures", PICTURES / "7-a.png", "--address", server.address)
     assert outcome.returncode == 1
     assert outcome.stdout == ""
@@ -168,8 +171,7 @@ def test_an_error_is_shown_with_its_status(run: Run, start_server) -> None:
     assert "digits" in outcome.stderr
 
 
-def test_a_shared_memory_object_goes_whatever_the_answer(run_python: Run, start_server) -> None:
-    server = start_server("-j", "2", "-m", f"digits={DIGITS}")
+def test_a_shared_memory_object_goes_whatever_the_answer(run_python: Run, server) -> None:
     outcome = run_python("figures", PICTURES / "7-a.png", "--address", server.address, "--shared-memory")
     assert outcome.returncode == 1
     assert not list(Path("/dev/shm").glob("acap-example-*"))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import acap_runtime
+import acap_runtime.client
 import numpy as np
 import pytest
 
@@ -24,29 +25,34 @@ PACKAGES = [f"acap_runtime_{folder.name}" for folder in PLUGINS]
 
 LAYERS = [
     {"errors", "malloc"},
-    {"backend", "chips", "parameters"},
-    {"camera"},
-    {"hookspecs", "imaging", "sources", "unix_socket", "proto", "vdo"},
-    {"plugins"},
-    {"worker.segment", "worker.messages", "worker.restarts", "worker"},
+    {"backend", "chips", "parameters", "option_values", "config_file", "driver_library"},
+    {"camera", "model_source"},
+    {"hookspecs", "imaging", "sources", "unix_socket", "proto", "vdo", "repository"},
+    {"plugins", "client_regions"},
+    {"worker.segment", "worker.messages", "worker.restarts", "worker.statistics", "worker"},
     {"worker.ring", "worker.process"},
     {"worker.calls", "worker.memory", "worker.capture"},
+    {"worker.queue"},
     {"worker.chip_child", "worker.camera_child", "worker.store_child", "worker.remote_model", "worker.camera"},
     {"worker.child", "worker.supervisor"},
-    {"worker.__main__", "tensors", "converters"},
-    {"catalogue", "streams", "client.calls"},
-    {"services", "services.prediction", "services.video_capture", "settings", "client.video", "trial"},
-    {"smoke", "verification", "libraries", "requirement", "picture_files"},
-    {"diagnosis", "recording", "samples"},
+    {"worker.__main__", "worker.workers", "tensors", "converters", "versions", "trial"},
+    {"v2_tensors"},
+    {"smoke", "v2_models", "verification", "libraries", "requirement", "picture_files", "detections", "labels"},
+    {"drawing", "interpretation", "samples", "diagnosis", "recording"},
+    {"warm_up"},
+    {"catalogue", "streams", "client.calls", "client.status"},
+    {"inference", "settings", "readiness", "client.video", "watching"},
     {"tls", "client", "stores", "stores.regular_file", "stores.listing"},
     {"stores.credentials"},
     {"stores.file", "stores.remote", "stores.vapix"},
-    {"stores.choice", "device_parameters", "services.parameter"},
-    {"rpc"},
+    {"stores.choice", "device_parameters", "rpc"},
+    {"services", "services.prediction", "services.inference_v2", "services.model"},
+    {"services.video_capture", "services.parameter", "services.runtime", "services.health", "services.reflection"},
     {"server"},
-    {"cli.table", "cli.discovery"},
+    {"cli.table", "cli.discovery", "cli.argument_types"},
+    {"cli.connection"},
     {"cli.serve", "cli.chips", "cli.plugins", "cli.cameras", "cli.config"},
-    {"cli.doctor", "cli.verify", "cli.new_plugin"},
+    {"cli.doctor", "cli.verify", "cli.new_plugin", "cli.status", "cli.models", "cli.predict"},
     {"cli"},
 ]
 """The core's modules: each imports from the rows above its own, or from its own package."""
@@ -54,10 +60,17 @@ LAYERS = [
 OUTSIDE = {"", "testing"}
 """What plugin authors import: the package itself, and the compliance kit, which none of the others import."""
 
-EXTRAS = {"stores.vapix": "vapix", "picture_files": "images"}
+EXTRAS = {
+    "stores.vapix": "vapix",
+    "picture_files": "images",
+    "drawing": "images",
+    "cli.predict": "images",
+    "watching": "watch",
+}
 """Modules that need an extra of the core, which nothing but a choice of the operator imports."""
 
-TRANSPORT = ("grpc", "google", "acap_runtime.proto")
+GRPC = ("grpc", "grpc_health", "grpc_reflection")
+TRANSPORT = (*GRPC, "google", "acap_runtime.proto")
 
 
 def sources(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -119,7 +132,8 @@ def test_every_row_of_the_layers_is_real() -> None:
 
 
 def test_the_package_gives_plugin_authors_the_contract_and_nothing_else() -> None:
-    assert core_imports(CORE_MODULES[""]) <= {"errors", "backend", "camera", "parameters", "hookspecs"}
+    contract = {"errors", "backend", "camera", "parameters", "hookspecs", "driver_library"}
+    assert core_imports(CORE_MODULES[""]) <= contract
     names = {name.rpartition(".")[2] for name in imported(CORE_MODULES[""])}
     assert names == set(acap_runtime.__all__)
 
@@ -159,7 +173,7 @@ def test_nothing_that_the_workers_process_or_a_plugin_imports_knows_the_transpor
 
 
 def test_grpc_is_known_to_services_and_server_alone() -> None:
-    knowing = {module for module in CORE_MODULES if mentions(module, ("grpc",))}
+    knowing = {module for module in CORE_MODULES if mentions(module, GRPC)}
     allowed = ("services", "rpc", "server", "tls", "client")
     assert {module for module in knowing if module.split(".")[0] not in allowed} == set()
 
@@ -220,7 +234,8 @@ def test_a_plugins_tests_import_no_more_than_a_third_partys_could(folder: Path) 
     for path in files_of(folder, "tests"):
         for name in imported(path):
             if name.startswith("acap_runtime.") and not name.startswith("acap_runtime.testing."):
-                assert name.removeprefix("acap_runtime.") in acap_runtime.__all__, f"{path} imports {name}"
+                public = {*acap_runtime.__all__, *(f"client.{each}" for each in acap_runtime.client.__all__)}
+                assert name.removeprefix("acap_runtime.") in public, f"{path} imports {name}"
             others = {each for each in PACKAGES if normalised(each) not in declared(folder, "testing")} - {own}
             assert name.split(".")[0] not in others, f"{path} imports {name}"
 
@@ -307,3 +322,9 @@ def test_a_worker_never_loads_grpc_and_the_front_never_a_driver(
         assert driver in mapped(worker)
     for name in ("ai_edge_litert", "tflite", "libyuv", "_cffi_backend"):
         assert name not in mapped(server.process.pid)
+
+
+def test_what_only_the_server_needs_of_grpc_stays_out_of_a_programs_process() -> None:
+    # Both put their messages into protobuf's default pool, which is the program's. grpc imports the empty packages.
+    modules = set(run_python("import sys, acap_runtime.client\nprint(*sys.modules)").split())
+    assert not [name for name in modules if name.startswith(("grpc_health.", "grpc_reflection."))]

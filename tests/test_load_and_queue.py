@@ -10,47 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import counting_chip
 import grpc
 import numpy as np
 import pytest
 from calls import code_of
+from counting_chip import runs_of
 
 DATA = np.array([1, 2, 3], np.uint8)
-
-COUNTING_CHIP = '''
-"""A chip that writes down every run: the first byte of its input, into a file beside the model's."""
-import time
-import acap_runtime as acap
-import numpy as np
-
-class CountingModel(acap.Model):
-    inputs = outputs = (acap.TensorSpec("data", np.dtype("uint8"), (-1,)),)
-
-    def __init__(self, path):
-        self.runs = path.with_suffix(".runs")
-
-    def run(self, inputs):
-        with self.runs.open("ab", buffering=0) as file:
-            file.write(inputs["data"][:1].tobytes())
-        time.sleep(0.3)
-        return {"data": inputs["data"].copy()}
-
-    def close(self):
-        pass
-
-class CountingBackend(acap.InferenceBackend):
-    chip_id, name = None, "counting"
-
-    def probe(self):
-        pass
-
-    def load(self, path, options):
-        return CountingModel(path)
-
-@acap.hookimpl
-def acap_runtime_backends():
-    return [CountingBackend()]
-'''
 
 
 @pytest.fixture
@@ -70,22 +37,13 @@ def start_counting_server(start_server: Callable[..., Any], tmp_path: Path) -> C
 
     def start(*arguments: object) -> tuple[Any, str]:
         folder = tmp_path / "plugins"
-        info = folder / "acap_test_counting-1.dist-info"
-        info.mkdir(parents=True)
-        (folder / "acap_test_counting.py").write_text(COUNTING_CHIP)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acap-test-counting\nVersion: 1\n")
-        (info / "entry_points.txt").write_text("[acap_runtime]\ncounting = acap_test_counting\n")
+        counting_chip.install(folder)
         model = tmp_path / "counted"
         model.touch()
         words = ("-j", "counting", "-m", f"counted={model}")
         return start_server(*words, *arguments, environment={"PYTHONPATH": str(folder)}), str(model)
 
     return start
-
-
-def runs_of(model: str) -> list[int]:
-    path = Path(model).with_suffix(".runs")
-    return list(path.read_bytes()) if path.exists() else []
 
 
 def numbered(number: int) -> dict[str, np.ndarray]:
@@ -305,13 +263,28 @@ def test_a_call_whose_deadline_passes_in_the_queue_never_reaches_the_chip(start_
     assert runs_of(model) == [0, 1, 2, 9]
 
 
+def test_the_call_with_the_earliest_deadline_goes_first(start_counting_server) -> None:
+    server, model = start_counting_server()
+    with server.client() as client:
+        stub = client.stubs.service.PredictionServiceStub(client.channel)
+        calls = []
+        for number, timeout in enumerate((30, 30, None, 60, 20, 10)):
+            calls.append(stub.Predict.future(client.request("counted", numbered(number)), timeout=timeout))
+            time.sleep(0.03)
+        for call in calls:
+            call.result()
+    # One ran and one lay ready beside it before the others came.
+    assert runs_of(model) == [0, 1, 5, 4, 3, 2]
+
+
 def test_calls_reach_the_chip_in_the_order_they_came(start_counting_server) -> None:
     server, model = start_counting_server("--instances", "2")
     with server.client() as client:
         stub = client.stubs.service.PredictionServiceStub(client.channel)
         calls = []
         for number in range(10):
-            calls.append(stub.Predict.future(client.request("counted", numbered(number)), timeout=30))
+            # Without a deadline: gRPC rounds those, by more than lies between these calls.
+            calls.append(stub.Predict.future(client.request("counted", numbered(number))))
             time.sleep(0.02)
         for call in calls:
             call.result()

@@ -98,5 +98,5 @@ def test_without_the_library_the_start_fails_and_says_what_to_do(start, model: P
     server = start("-j", "acme-npu", "-m", f"model={model}", library=missing, ready=False)
     assert server.process.wait(60) > 0
     assert "libacme.so.1: cannot open shared object file" in server.log
-    assert "set ACME_LIBRARY to the path of libacme.so.1 from Acme's SDK" in server.log
+    assert "install Acme's SDK, or name its file in ACME_LIBRARY" in server.log
     assert "Traceback" not in server.log

@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from converters import NO_CONVERTERS
 
 DEFAULT_SOCKET = Path("/tmp/acap-runtime.sock")
 THREE = np.array([1, 2, 3], np.uint8)
@@ -58,10 +60,10 @@ def _gone(pids: list[int], timeout_s: float = 10.0) -> bool:
     return True
 
 
-@pytest.fixture(autouse=True)
-def no_converter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares every server the process that would try whether images can be converted."""
-    monkeypatch.setenv("ACAPRUNTIME_BLOCK", "libyuv")
+@pytest.fixture
+def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
+    """No image is converted here."""
+    return partial(start_server, *NO_CONVERTERS)
 
 
 @pytest.fixture

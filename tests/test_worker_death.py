@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import pytest
 from calls import code_of
+from converters import NO_CONVERTERS
 
 GOOD = np.array([1, 2, 3], np.uint8)
 TRIGGER = np.array([255], np.uint8)
@@ -27,8 +28,8 @@ RECOVERY_S = 5.0
 
 @pytest.fixture
 def start_server(start_server: Callable[..., Any]) -> Callable[..., Any]:
-    """No image is converted here: spare each start the probe of the chip that would do it."""
-    return partial(start_server, "--block", "libyuv")
+    """No image is converted here."""
+    return partial(start_server, *NO_CONVERTERS)
 
 
 def alive(process: int) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PAGE = (Path(__file__).parent.parent / "docs" / "writing-a-plugin.md").read_text()
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "writing-a-plugin.md").read_text()
+EXAMPLE = ROOT / "examples" / "third_party_chip" / "src" / "acme_npu" / "__init__.py"
 
 
 @pytest.fixture
@@ -37,3 +39,15 @@ def test_the_chip_of_the_page_serves_predict(plugin: Path, start_server) -> None
     with server.client() as client:
         outputs = client.predict("model", {"any": np.array([[0, 1, 255]], np.uint8)})
     assert outputs["inverted"].tolist() == [[255, 254, 0]]
+    client_of_the_page = [sys.executable, plugin / "inverter" / "client.py", server.address]
+    done = subprocess.run(client_of_the_page, capture_output=True, text=True, check=True)
+    assert done.stdout == "[[255 254   0]]\n"
+    assert f"`{done.stdout.strip()}`" in PAGE
+
+
+def test_the_driver_of_the_page_is_the_examples() -> None:
+    section = PAGE[PAGE.index("## 4. The driver") : PAGE.index("## 5.")]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert f"\n\n{block}\n\n" in EXAMPLE.read_text()

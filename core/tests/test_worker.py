@@ -19,10 +19,12 @@ from acap_runtime import AcapError, DeviceError, InvalidRequest, NotReady, Unava
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.plugins import InstalledChip, Plugin, load_plugin
 from acap_runtime.sources import InlineBytes
-from acap_runtime.worker.calls import Admission, Answer, Input
+from acap_runtime.worker.calls import Answer, Input
+from acap_runtime.worker.queue import CallQueue
 from acap_runtime.worker.remote_model import RemoteModel
 from acap_runtime.worker.restarts import RestartPolicy
 from acap_runtime.worker.supervisor import Worker, WorkerLimits, probe
+from acap_runtime.worker.workers import Workers
 
 CHIP = '''
 """A chip whose model files are Python: run at load, and may define run(), which may give the output, and close()."""
@@ -104,8 +106,8 @@ def children() -> list[int]:
     return [int(word) for word in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
-async def load(worker: Worker, path: Path, instances: int = 1) -> RemoteModel:
-    model = RemoteModel(path.stem, path, {}, instances, worker.admission)
+async def load(worker: Worker, path: Path, instances: int = 1, queue: int = 64) -> RemoteModel:
+    model = RemoteModel(path.stem, path, {}, instances, CallQueue(queue))
     await worker.load(model)
     return model
 
@@ -117,9 +119,13 @@ async def run(model: RemoteModel, *values: int, within_s: float = 20.0) -> Answe
         return await model.run(inputs, (), time.monotonic() + within_s)
 
 
+def catalogue_of(worker: Worker) -> Catalogue:
+    return Catalogue(Workers(worker.chip, lambda _: worker.chip, lambda _: worker), on_demand=4)
+
+
 async def get(catalogue: Catalogue, name: str) -> RemoteModel:
-    async with catalogue.use(name) as model:
-        return model
+    async with catalogue.use(name) as version:
+        return version.model
 
 
 async def soon(condition: Callable[[], bool], within_s: float = 10.0) -> None:
@@ -224,7 +230,7 @@ def test_calls_that_wait_when_the_budget_is_used_up_are_refused_too(chip: Instal
             errors = await asyncio.gather(*(outcome(run(model)) for _ in range(5)))
             assert time.monotonic() - started < 5
             assert all(isinstance(error, Unavailable) for error in errors)
-            assert worker.admission.waiting == 0
+            assert len(model.queue) == 0
 
     asyncio.run(scenario())
 
@@ -248,7 +254,7 @@ def test_a_file_that_was_asked_for_during_the_rest_can_be_had_after_it(chip: Ins
 
     async def scenario() -> None:
         async with running(Worker(chip, WorkerLimits(), policy)) as worker:
-            catalogue = Catalogue(worker, options={}, instances=1, on_demand=4)
+            catalogue = catalogue_of(worker)
             crashing = await get(catalogue, str(write("crashes", CRASHES)))
             assert isinstance(await outcome(run(crashing)), Unavailable)
             await soon(lambda: crashing.error is not None)
@@ -264,7 +270,7 @@ def test_a_file_that_was_asked_for_during_the_rest_can_be_had_after_it(chip: Ins
 def test_a_load_that_another_models_crash_interrupted_is_not_held_against_its_file(chip: InstalledChip, write) -> None:
     async def scenario() -> None:
         async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
-            catalogue = Catalogue(worker, options={}, instances=1, on_demand=4)
+            catalogue = catalogue_of(worker)
             crashing = await get(catalogue, str(write("crashes", CRASHES_ON_255)))
             slow = str(write("slow", "time.sleep(0.5)"))
             loading = asyncio.create_task(get(catalogue, slow))
@@ -590,8 +596,8 @@ def alive(process: int) -> bool:
 
 def test_calls_beyond_the_queue_are_refused_and_cancelled_ones_make_room(chip: InstalledChip, write) -> None:
     async def scenario() -> None:
-        async with running(Worker(chip, WorkerLimits(queue=2), QUICK)) as worker:
-            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.5)"))
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = await load(worker, write("model", "def run(data):\n    time.sleep(0.5)"), queue=2)
             calls = [asyncio.create_task(outcome(run(model))) for _ in range(7)]
             await asyncio.sleep(0.1)
             refused = [call for call in calls if call.done()]
@@ -601,7 +607,7 @@ def test_calls_beyond_the_queue_are_refused_and_cancelled_ones_make_room(chip: I
             await asyncio.gather(waiting, return_exceptions=True)
             assert await outcome(run(model)) is None
             await asyncio.gather(*calls, return_exceptions=True)
-            assert worker.admission == Admission(limit=2, waiting=0)
+            assert len(model.queue) == 0
             assert model.running_since is None
 
     asyncio.run(scenario())

@@ -23,6 +23,7 @@ from acap_runtime.camera import (
     StreamFormat,
     StreamSettings,
 )
+from acap_runtime.driver_library import open_library
 from acap_runtime.errors import (
     AcapError,
     Busy,
@@ -66,4 +67,5 @@ __all__ = [
     "TensorSpec",
     "Unavailable",
     "hookimpl",
+    "open_library",
 ]

@@ -205,6 +205,8 @@ class Backend(ABC):
     """Other names it answers to, such as ``LAROD_CHIP_TFLITE_CPU``."""
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """The load options it knows, and what each means. Others are refused before `load` is called."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """What the names of its model files end with, by which they are found in a folder of models."""
 
     @abstractmethod
     def probe(self) -> None:
@@ -213,6 +215,8 @@ class Backend(ABC):
 
 class InferenceBackend(Backend):
     """A chip that runs models from files."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".tflite",)
 
     @abstractmethod
     def load(self, path: Path, options: Mapping[str, str]) -> Model:
@@ -225,6 +229,8 @@ class InferenceBackend(Backend):
 
 class ProcessingBackend(Backend):
     """A chip that converts images."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".toml",)
 
     def converts(self, conversion: Conversion) -> bool:  # noqa: ARG002 - a chip without limits looks at nothing
         """Whether this chip does such conversions: a look at the numbers alone, in the front, before it is chosen to

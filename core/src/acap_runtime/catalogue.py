@@ -1,253 +1,392 @@
-"""The models that clients can name, and how a file becomes one on demand."""
+"""The models that clients can name: which there are, and how their versions come and go."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
-import stat
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
-from acap_runtime.errors import AcapError, Busy, Forbidden, InvalidRequest, NotFound, NotReady, Unavailable, shown
+from acap_runtime.errors import AcapError, Busy, InvalidRequest, NotFound, Unavailable, shown
+from acap_runtime.model_source import MODEL_OPTIONS, ModelSource
+from acap_runtime.repository import ModelFile, file_of, models_in, resolve, versions_of
 from acap_runtime.tensors import has_wire_type
+from acap_runtime.versions import Failure, ServedModel, State, Version
+from acap_runtime.warm_up import warm_up_with
+from acap_runtime.worker.queue import CallQueue
 from acap_runtime.worker.remote_model import RemoteModel
-from acap_runtime.worker.supervisor import Resting, Worker, WorkerDied
+from acap_runtime.worker.supervisor import Worker
+from acap_runtime.worker.workers import Workers
 
 _LOG = logging.getLogger(__name__)
-_RETRY_S: Final[float] = 5.0
-"""How long a failed load is remembered, unless the file changes: who repeats it does not keep the chip busy."""
-_RETRY_AFTER_S: Final[Mapping[type[AcapError], float]] = MappingProxyType({WorkerDied: 60.0, Resting: 0.0})
-"""The same for a load that cost every other model's calls too, and for one that was never tried."""
-_KERNEL_FILESYSTEMS: Final = {
-    "proc",
-    "sysfs",
-    "debugfs",
-    "tracefs",
-    "securityfs",
-    "cgroup",
-    "cgroup2",
-    "bpf",
-    "configfs",
-}
+_KEPT_ENDED: Final = 16
+"""Versions that ended, of which a model still tells the state."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSource:
-    """A model file, the name that clients call it by, its load options; `instances` None for the server's default."""
+class ModelDefaults:
+    """What holds for models that say nothing else; of `options`, those that their chip knows."""
 
-    name: str
-    path: Path
+    instances: int = 1
+    queue: int = 64
     options: Mapping[str, str] = field(default_factory=dict)
-    instances: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    error: AcapError
-    retry_at: float
-    file: tuple[int, ...]
-
-    @classmethod
-    def of(cls, error: AcapError, file: tuple[int, ...]) -> _Failure:
-        return cls(error, time.monotonic() + _RETRY_AFTER_S.get(type(error), _RETRY_S), file)
-
-
-@dataclass(eq=False)
-class _Entry:
-    model: RemoteModel
-    on_demand: bool
-    loading: asyncio.Task[None] | None = None
-    failure: _Failure | None = None
-    users: int = 0
-    used: float = 0.0
-
-    @property
-    def unused(self) -> bool:
-        return not self.users and self.loading is None and self.model.idle
 
 
 class Catalogue:
-    """Models by name.
+    """Models by name: the operator's `models`, and those in `folder`, which may come and go.
 
     A client may also name a file by its absolute path: it is loaded the first time. At most `on_demand` such files
     are loaded at once (0 forbids them); the least recently used one goes when another needs its place.
+    `when_changed` is called when a version's state may have changed.
     """
 
     def __init__(
         self,
-        worker: Worker | None,
+        workers: Workers,
         *,
         models: Iterable[ModelSource] = (),
-        options: Mapping[str, str],
-        instances: int,
+        folder: Path | None = None,
+        defaults: ModelDefaults = ModelDefaults(),
         on_demand: int,
+        when_changed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._worker = worker
-        self._options = options
-        self._instances = instances
+        self._workers = workers
+        self._folder = folder
+        self._defaults = defaults
         self._on_demand = on_demand
-        self._entries: dict[str, _Entry] = {}
-        if worker is not None:
-            for source in models:
-                self._add(source.name, source, on_demand=False)
+        self._when_changed = when_changed
+        self._models: dict[str, ServedModel] = {}
+        self._files: dict[str, ServedModel] = {}
+        self._configuring = asyncio.Lock()
+        self._given = tuple(models)
+        for source in self._given:
+            self._add(source, required=True)
+
+    @property
+    def models(self) -> Sequence[ServedModel]:
+        """The operator's models, by name; files that clients had loaded are between them and the server."""
+        return [model for _, model in sorted(self._models.items())]
+
+    @property
+    def files(self) -> Sequence[ServedModel]:
+        """The files that clients had loaded."""
+        return list(self._files.values())
+
+    @property
+    def given(self) -> Sequence[ModelSource]:
+        """The operator's models, without those of the folder."""
+        return self._given
+
+    @property
+    def watched(self) -> frozenset[Path]:
+        """Where new versions and models may come up: files, and folders of versions or models."""
+        return frozenset([source.path for source in self._given] + ([self._folder] if self._folder else []))
+
+    def known(self, name: str) -> ServedModel | None:
+        """The model that a client calls `name`: one of the operator's, or a file that is loaded already."""
+        return self._models.get(name) or self._files.get(name)
+
+    def model(self, name: str) -> ServedModel:
+        """The operator's model of that name. Raises `NotFound`."""
+        if name not in self._models:
+            raise self._unknown(name)
+        return self._models[name]
+
+    async def find(self) -> None:
+        """Look which versions there are, so that calls can wait for them. Raises where the folder cannot be read."""
+        if self._folder is not None:
+            self._add_from_folder(await asyncio.to_thread(self._models_in_folder))
+        for model in self.models:
+            await self._plan(model)
 
     async def preload(self) -> None:
-        """Load the operator's models side by side. Raises the error of one that cannot be loaded, with its file."""
-        given = [(name, entry) for name, entry in self._entries.items() if not entry.on_demand]
-        await asyncio.gather(*(self._preload(name, entry) for name, entry in given))
+        """Load all models side by side. Raises the error of a required one that cannot be loaded, with its file."""
+        await asyncio.gather(*(self._preload(model) for model in self.models))
 
-    async def _preload(self, name: str, entry: _Entry) -> None:
+    async def _preload(self, model: ServedModel) -> None:
+        await self._update(model)
+        if not model.required or model.serving:
+            return
         try:
-            await self._ensure_loaded(entry)
+            raise model.pick(None, "").error or Unavailable("it is not served")
         except AcapError as error:
-            raise type(error)(f"model {name} of {entry.model.path}: {error}") from None
+            raise type(error)(f"model {model.name} of {model.source.path}: {error}") from None
+
+    async def refresh(self) -> None:
+        """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
+        await self._configure(None)
+
+    async def configure(self, models: Iterable[ModelSource]) -> None:
+        """Serve these instead of the operator's models so far, and what the folder has now.
+
+        Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
+        `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
+        """
+        await self._configure(tuple(models))
+
+    async def _configure(self, given: tuple[ModelSource, ...] | None) -> None:
+        async with self._configuring:  # what was seen of the folder first is not to come true last
+            if given is None:
+                given = self._given
+            for source in given:
+                self._check(source)
+            found = await asyncio.to_thread(self._models_in_folder) if self._folder is not None else []
+            self._given = given
+            names = {source.name for source in (*given, *found)}
+            for name in self._models.keys() - names:
+                self._remove(name)
+            for source in given:
+                self._add(source, required=True)
+            self._add_from_folder(found)
+        await asyncio.gather(*(self._update(model) for model in self.models))
+
+    async def load(self, name: str) -> None:
+        """Load a model that was unloaded, or what of it is new. Raises what keeps it from being served."""
+        model = self.model(name)
+        model.unloaded = False
+        for version in model.versions.values():
+            version.rejected = None
+            if version.failure is not None:
+                version.failure = Failure(version.failure.error, 0.0, None)
+        await self._update(model)
+        if (version := model.pick(None, "")).error is not None:
+            raise version.error.again()
+
+    async def unload(self, name: str) -> None:
+        """Unload a model's versions when their calls are done; it stays known, and can be loaded again."""
+        model = self.model(name)
+        model.unloaded = True
+        async with model.changing:
+            for version in model.versions.values():
+                self._retire(version)
 
     @contextlib.asynccontextmanager
-    async def use(self, name: str) -> AsyncIterator[RemoteModel]:
-        """The model that a client calls `name`, once it is loaded; it stays at least until the context ends.
+    async def use(self, name: str, number: int | None = None, label: str = "") -> AsyncIterator[Version]:
+        """A version of the model that a client calls `name`, once it is loaded; it stays until the context ends.
 
         Raises `NotReady` without a chip; `NotFound`, `Forbidden` or `InvalidRequest` for a name that leads to no
         model file; `Busy` where no further file may be loaded or call may wait; and what loading it raises.
         """
-        if self._worker is None:
-            raise NotReady("this server runs without inference; start it with -j CHIP (acapruntime chips lists them)")
-        entry = self._entries.get(name)
-        if entry is None:
+        model = self._models.get(name) or self._files.get(name)
+        if model is None:
+            if self._workers.default is None:
+                self._workers.of(None)
             self._check_path(name)
-            path = await asyncio.to_thread(_resolve, name)
-            entry = self._entries.get(path) or self._add_on_demand(path)
-        entry.users += 1
+            path = await asyncio.to_thread(resolve, name)
+            model = self._models.get(path) or self._files.get(path) or self._add_file(path)
+        version = model.pick(number, label)
+        version.users += 1
         try:
-            if not self._worker.holds(entry.model):
-                with self._worker.admission.place():
-                    await self._ensure_loaded(entry)
-            yield entry.model
+            if not version.model.serving and not version.held:
+                with version.model.queue.place():
+                    await self._ensure_loaded(version)
+            yield version
         finally:
-            entry.users -= 1
-            entry.used = time.monotonic()
+            version.users -= 1
+            version.used = time.monotonic()
+            if version.retired:
+                self._unload(version)
 
     def _check_path(self, name: str) -> None:
         if not name:
             raise InvalidRequest("model_spec.name: expected the name of a model or the path of a file, got nothing")
         if not self._on_demand or not name.startswith("/"):
-            # Not the files that other clients had loaded: that is between them and the server.
-            given = sorted(key for key, entry in self._entries.items() if not entry.on_demand)
-            known = ", ".join(map(shown, given)) or "none"
-            paths = "the absolute path of a file" if self._on_demand else "over TCP, files must be given with -m"
-            raise NotFound(f"model {shown(name)} is unknown; expected one of: {known}; {paths}")
+            raise self._unknown(name)
         if "\0" in name:
             raise InvalidRequest(f"model {shown(name)}: a path holds no NUL character")
 
-    def _add(self, key: str, source: ModelSource, *, on_demand: bool) -> _Entry:
-        assert self._worker is not None  # noqa: S101 - callers have asked
-        chip = self._worker.chip
-        options = {**self._options, **source.options}
-        if unknown := sorted(set(options) - set(chip.backend.options)):
-            known = ", ".join(sorted({"instances", *chip.backend.options}))
-            raise InvalidRequest(f"model {source.name}: {chip} has no option {unknown[0]}; expected one of: {known}")
-        model = RemoteModel(
-            source.name,
-            source.path,
-            options,
-            source.instances or self._instances,
-            self._worker.admission,
-        )
-        entry = self._entries[key] = _Entry(model, on_demand)
-        return entry
+    def _unknown(self, name: str) -> NotFound:
+        known = ", ".join(shown(model.name) for model in self.models) or "none"
+        paths = "the absolute path of a file" if self._on_demand else "over TCP, files must be given with -m"
+        return NotFound(f"model {shown(name)} is unknown; expected one of: {known}; {paths}")
 
-    def _add_on_demand(self, path: str) -> _Entry:
-        loaded = [(key, entry) for key, entry in self._entries.items() if entry.on_demand]
-        if len(loaded) >= self._on_demand:
+    def _check(self, source: ModelSource) -> Worker:
+        worker = self._workers.of(source.chip)
+        known = worker.chip.backend.options
+        if unknown := sorted(set(source.options) - set(known)):
+            names = ", ".join(sorted({*MODEL_OPTIONS, *known}))
+            raise InvalidRequest(
+                f"model {source.name}: {worker.chip} has no option {unknown[0]}; expected one of: {names}"
+            )
+        return worker
+
+    def _add(self, source: ModelSource, *, required: bool) -> None:
+        self._check(source)
+        model = self._models.setdefault(source.name, ServedModel(source))
+        model.source, model.required = source, required
+
+    def _models_in_folder(self) -> list[ModelSource]:
+        assert self._folder is not None  # noqa: S101 - callers have asked
+        return models_in(self._folder, self._workers.of(None).chip.backend.suffixes)
+
+    def _add_from_folder(self, found: Iterable[ModelSource]) -> None:
+        given = {source.name for source in self._given}
+        for source in found:
+            if source.name not in given:
+                self._add(source, required=False)
+
+    def _remove(self, name: str) -> None:
+        model = self._models.pop(name)
+        model.removed = True
+        for version in model.versions.values():
+            self._retire(version)
+
+    def _add_file(self, path: str) -> ServedModel:
+        if len(self._files) >= self._on_demand:
             # Failures first, then the longest unused.
-            idle = [pair for pair in loaded if pair[1].unused]
+            loaded = [(name, model.versions[1]) for name, model in self._files.items()]
+            idle = [(name, version) for name, version in loaded if version.unused]
             if not idle:
-                raise Busy(f"{len(loaded)} model files are in use, as many as may be (--on-demand-models)")
-            self._remove(*min(idle, key=lambda pair: (pair[1].failure is None, pair[1].used)))
-        return self._add(path, ModelSource(path, Path(path)), on_demand=True)
+                raise Busy(f"{len(self._files)} model files are in use, as many as may be (--on-demand-models)")
+            name, version = min(idle, key=lambda pair: (pair[1].failure is None, pair[1].used))
+            del self._files[name]
+            self._retire(version)
+        source = ModelSource(path, Path(path))
+        model = self._files[path] = ServedModel(source)
+        model.versions[1] = self._version(source, 1, source.path)
+        return model
 
-    def _remove(self, key: str, entry: _Entry) -> None:
-        del self._entries[key]
-        if self._worker is not None and self._worker.holds(entry.model):
-            self._worker.unload(entry.model)
-            _LOG.info("model %s unloaded, its place is needed", entry.model.name)
+    def _version(self, source: ModelSource, number: int, place: Path) -> Version:
+        worker = self._check(source)
+        defaults = self._defaults
+        options = {name: text for name, text in defaults.options.items() if name in worker.chip.backend.options}
+        model = RemoteModel(
+            source.name if place == source.path else f"{source.name} version {number}",
+            place,
+            {**options, **source.options},
+            source.instances or defaults.instances,
+            CallQueue(source.queue or defaults.queue),
+            source.batching,
+            None if source.warm_up == () else warm_up_with(source.warm_up),
+        )
+        return Version(number, source, place, worker, model)
 
-    async def _ensure_loaded(self, entry: _Entry) -> None:
-        assert self._worker is not None  # noqa: S101 - callers have asked
-        if entry.loading is None:
-            file = await asyncio.to_thread(_identify, entry.model.path)
-            if entry.failure is None and entry.model.error is not None:
-                entry.failure = _Failure.of(entry.model.error, file)  # it could not be loaded again after a restart
-            failure = entry.failure
-            if failure is not None and failure.file == file and time.monotonic() < failure.retry_at:
-                raise failure.error.again()
-        if entry.loading is None:
-            entry.loading = asyncio.create_task(self._load(entry, file))
-        # Who stops waiting, at its deadline or because it was cancelled, leaves the load to the others.
-        await asyncio.shield(entry.loading)
-        if entry.failure is not None:
-            raise entry.failure.error.again()
+    async def _update(self, model: ServedModel) -> None:
+        """Load what is new of a model, then retire what it replaces."""
+        async with model.changing:
+            if model.removed or model.unloaded:
+                return
+            loading = await self._plan(model)
+            await asyncio.gather(*(self._introduce(model, version) for version in loading))
+            if any(version.number in model.chosen for version in model.available):
+                for number, version in model.versions.items():
+                    if number not in model.chosen:
+                        self._retire(version)
+            ended = [number for number, version in sorted(model.versions.items()) if version.state is State.END]
+            for number in ended[:-_KEPT_ENDED]:
+                del model.versions[number]
 
-    async def _load(self, entry: _Entry, file: tuple[int, ...]) -> None:
-        assert self._worker is not None  # noqa: S101 - callers have asked
-        entry.failure = None
+    async def _plan(self, model: ServedModel) -> list[Version]:
+        """The versions to load: what the disk has of those that the model's policy chooses, and is not loaded yet."""
         try:
-            await self._worker.load(entry.model)
-            self._check_dtypes(entry.model)
+            found = await asyncio.to_thread(_chosen_files, model.source)
+        except AcapError as error:
+            if str(model.problem) != str(error):
+                _LOG.error("model %s: %s", model.name, error)
+            model.problem = error
+            return []
+        model.problem = None
+        model.chosen = set(found)
+        loading = []
+        for number, (place, file) in found.items():
+            version = model.versions.get(number)
+            if version is None or version.retired or not version.tried(model.source, file):
+                fresh = self._version(model.source, number, place)
+                fresh.file = file
+                if version is None or not version.held:
+                    model.versions[number] = fresh
+                version = fresh
+            if version.state is State.START or version.loading is not None:
+                loading.append(version)
+        return loading
+
+    async def _introduce(self, model: ServedModel, version: Version) -> None:
+        """Load a version, and put it in the place of another content of the same number."""
+        current = model.versions.get(version.number, version)
+        try:
+            await self._ensure_loaded(version)
+        except AcapError:
+            if current is not version and version.failure is not None:
+                current.rejected = (version.source, version.failure)
+                _LOG.warning("model %s: its former content goes on serving", version.model.name)
+            return
+        model.versions[version.number] = version
+        if current is not version:
+            self._retire(current)
+
+    def _retire(self, version: Version) -> None:
+        """Give a version no further call, and unload it when it has none."""
+        version.retired = True
+        self._unload(version)
+        self._when_changed()
+
+    def _unload(self, version: Version) -> None:
+        if not version.users and version.held:
+            version.worker.unload(version.model)
+            _LOG.info("model %s unloaded", version.model.name)
+            self._when_changed()
+
+    async def _ensure_loaded(self, version: Version) -> None:
+        if version.loading is None:
+            try:
+                file = await asyncio.to_thread(file_of, version.place)
+            except AcapError as error:
+                version.failure = Failure.of(error, version.file)
+                raise
+            if version.failure is None and version.model.error is not None:
+                # It could not be loaded again after a restart.
+                version.failure = Failure.of(version.model.error, file)
+            if version.failure is not None and version.failure.counts_for(file):
+                raise version.failure.error.again()
+        if version.loading is None:
+            version.loading = asyncio.create_task(self._load(version, file))
+        # Who stops waiting, at its deadline or because it was cancelled, leaves the load to the others.
+        await asyncio.shield(version.loading)
+        if version.failure is not None:
+            raise version.failure.error.again()
+
+    async def _load(self, version: Version, file: ModelFile) -> None:
+        version.failure = None
+        version.file = file
+        version.model.path = file.path
+        self._when_changed()
+        try:
+            await version.worker.load(version.model)
+            _check_dtypes(version)
         except (AcapError, OSError) as error:
-            _LOG.error("model %s could not be loaded: %s", entry.model.name, error)
+            _LOG.error("model %s could not be loaded: %s", version.model.name, error)
             known = error if isinstance(error, AcapError) else Unavailable(f"cannot load the model: {error}")
-            entry.failure = _Failure.of(known, file)
+            version.failure = Failure.of(known, file)
         finally:
-            entry.loading = None
-
-    def _check_dtypes(self, model: RemoteModel) -> None:
-        for spec in (*model.inputs, *model.outputs):
-            if not has_wire_type(spec.dtype) and self._worker is not None:
-                self._worker.unload(model)
-                raise InvalidRequest(f"tensor {spec.name!r} has dtype {spec.dtype}, which cannot be sent")
+            version.loading = None
+            if version.retired:
+                self._unload(version)
+            self._when_changed()
 
 
-def _resolve(name: str) -> str:
-    _identify(Path(name))  # before the links in it are resolved, so that errors name what the client named
-    return os.path.realpath(name)
+def _chosen_files(source: ModelSource) -> dict[int, tuple[Path, ModelFile]]:
+    """Place and file of each version that the model's policy chooses. Raises where there is none."""
+    versions = versions_of(source.path)
+    chosen = source.versions.choose(versions)
+    if not chosen:
+        known = ", ".join(map(str, sorted(versions)))
+        raise NotFound(f"model folder {shown(source.path)} has versions {known}; expected {source.versions}")
+    files = {}
+    for number in chosen:
+        place = versions[number]
+        try:
+            files[number] = (place, file_of(place))
+        except AcapError:
+            files[number] = (place, ModelFile(place, ()))  # loading it says why
+    return files
 
 
-def _identify(path: Path) -> tuple[int, ...]:
-    """What tells a changed file from the same. Raises if `path` is no file that can be read."""
-    label = f"model file {shown(path)}"
-    try:
-        # O_PATH opens nothing yet: opening a device or a FIFO already has effects.
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise NotFound(f"{label} does not exist") from None
-    except PermissionError:
-        raise Forbidden(f"{label} is not readable by the server, user {os.geteuid()}") from None
-    except OSError as error:
-        raise InvalidRequest(f"{label} cannot be opened: {error.strerror}") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_dev in _kernel_devices():
-            raise InvalidRequest(f"{label} is no regular file")
-        if not os.access(f"/proc/self/fd/{descriptor}", os.R_OK, effective_ids=True):
-            raise Forbidden(f"{label} is not readable by the server, user {os.geteuid()}")
-    finally:
-        os.close(descriptor)
-    return (status.st_mtime_ns, status.st_size, status.st_dev, status.st_ino)
-
-
-def _kernel_devices() -> set[int]:
-    """Where "files" are answers of the kernel, some of them meant for the server alone, or gone once read."""
-    found = set()
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[fields.index("-") + 1] not in _KERNEL_FILESYSTEMS:
-            continue
-        major, minor = fields[2].split(":")
-        found.add(os.makedev(int(major), int(minor)))
-    return found
+def _check_dtypes(version: Version) -> None:
+    for spec in (*version.model.inputs, *version.model.outputs):
+        if not has_wire_type(spec.dtype):
+            version.worker.unload(version.model)
+            raise InvalidRequest(f"tensor {spec.name!r} has dtype {spec.dtype}, which cannot be sent")

@@ -16,9 +16,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Literal
 
 from acap_runtime import hookspecs
-from acap_runtime.catalogue import ModelSource
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady
 from acap_runtime.libraries import Library, described, libraries_in, mapped_libraries
+from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip, InstalledStore, Plugin, Plugins
 from acap_runtime.requirement import check_requirement
 from acap_runtime.smoke import smoke_conversion, smoke_inference

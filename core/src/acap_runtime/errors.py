@@ -25,6 +25,10 @@ class NotFound(AcapError):
     """What the caller named does not exist."""
 
 
+class AlreadyExists(AcapError):
+    """The caller gives a name to something that something else has already."""
+
+
 class NotReady(AcapError):
     """A precondition is missing here and now: a library, a device, a plugin, a setting."""
 
@@ -47,6 +51,14 @@ class DeviceError(AcapError):
 
 class Forbidden(AcapError):
     """The caller may not use what it named."""
+
+
+class Unimplemented(AcapError):
+    """The caller asked for a part of a protocol that this server does not have."""
+
+
+class Incomplete(AcapError):
+    """Of several things that the caller asked for, some were done and others failed."""
 
 
 def shown(text: object, limit: int = 120) -> str:

@@ -23,3 +23,10 @@ def keep_large_buffers() -> None:
     mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
     mallopt(_M_TRIM_THRESHOLD, 256 * _MIB)
     mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back_freed() -> None:
+    """Give back to the kernel what was freed, which `keep_large_buffers` keeps: after a model's end, say."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NoReturn
+from asyncio import FIRST_COMPLETED
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -12,25 +17,18 @@ from google.protobuf.message import DecodeError
 
 from acap_runtime.errors import (
     AcapError,
+    AlreadyExists,
     Busy,
     DeviceError,
     Forbidden,
+    Incomplete,
     InvalidRequest,
     NotFound,
     NotReady,
     TooLate,
     Unavailable,
+    Unimplemented,
 )
-from acap_runtime.proto import (
-    DeleteStreamRequest,
-    GetFrameRequest,
-    NewStreamRequest,
-    ParameterRequest,
-    PredictRequest,
-)
-from acap_runtime.services.parameter import ParameterService
-from acap_runtime.services.prediction import PredictionService
-from acap_runtime.services.video_capture import VideoCaptureService
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_STATUS: Final = 2000
@@ -39,12 +37,15 @@ _LONGEST_STATUS: Final = 2000
 STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     NotReady: grpc.StatusCode.FAILED_PRECONDITION,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeviceError: grpc.StatusCode.INTERNAL,
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+    Incomplete: grpc.StatusCode.UNKNOWN,  # as TensorFlow Serving answers where of several models some fail
 }
 
 
@@ -53,46 +54,68 @@ def status_of(error: BaseException) -> grpc.StatusCode:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
 
 
-Behaviour = Callable[[Any, Any], Awaitable[Any]]
-"""A method of a service: takes a request message and the call's context, returns a response, raises `AcapError`."""
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method of a service: the class of its requests (None for any bytes), and what answers one.
+
+    `answer` takes a request and the call's context, returns a response, raises `AcapError`. `streams` says that a
+    client may send any number of requests in one call, each of which is answered, in their order; so many are answered
+    `at_once`, and only then is another read. On the wire a unary call is a stream of one message: such a method serves
+    clients of both kinds.
+    """
+
+    request: Any
+    answer: Callable[[Any, Any], Awaitable[Any]]
+    streams: bool = False
+    at_once: int = 1
 
 
-def handlers(
-    prediction: PredictionService, video: VideoCaptureService, parameters: ParameterService
-) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A method of which one request is answered by any number of responses, until the client has enough.
+
+    `answer` takes a request and the call's context, yields responses, raises `AcapError`.
+    """
+
+    request: Any
+    answer: Callable[[Any, Any], AsyncIterator[Any]]
+
+
+def unimplemented(reason: str) -> Method:
+    """A method of the protocol that this server does not have."""
+
+    async def refuse(_request: Any, _context: Any) -> Any:
+        raise Unimplemented(reason)
+
+    return Method(None, refuse)
+
+
+class Service(Protocol):
+    """A gRPC service by its full name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def methods(self) -> Mapping[str, Method | Subscription]: ...
+
+
+def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
     """What a gRPC server serves."""
-    return (
-        _unary_handlers(prediction.name, {"Predict": (PredictRequest, prediction.predict)}),
-        _unary_handlers(
-            video.name,
-            {
-                "NewStream": (NewStreamRequest, video.new_stream),
-                "DeleteStream": (DeleteStreamRequest, video.delete_stream),
-                "GetFrame": (GetFrameRequest, video.get_frame),
-            },
-        ),
-        # On the wire a unary call is a stream of one message: this serves clients of both kinds.
+    return tuple(
         grpc.method_handlers_generic_handler(
-            parameters.name,
-            {
-                "GetValues": grpc.stream_stream_rpc_method_handler(
-                    _answering_each(ParameterRequest, parameters.get_values), response_serializer=_serialised
-                )
-            },
-        ),
+            service.name, {name: _handler(method) for name, method in service.methods.items()}
+        )
+        for service in services
     )
 
 
-def _unary_handlers(service: str, methods: dict[str, tuple[Any, Behaviour]]) -> grpc.GenericRpcHandler[Any, Any]:
-    return grpc.method_handlers_generic_handler(
-        service,
-        {
-            name: grpc.unary_unary_rpc_method_handler(
-                _answering(request_type, behaviour), response_serializer=_serialised
-            )
-            for name, (request_type, behaviour) in methods.items()
-        },
-    )
+def _handler(method: Method | Subscription) -> grpc.RpcMethodHandler[Any, Any]:
+    if isinstance(method, Subscription):
+        return grpc.unary_stream_rpc_method_handler(_answering_on(method), response_serializer=_serialised)
+    if method.streams:
+        return grpc.stream_stream_rpc_method_handler(_answering_each(method), response_serializer=_serialised)
+    return grpc.unary_unary_rpc_method_handler(_answering(method), response_serializer=_serialised)
 
 
 def _serialised(response: Any) -> bytes:
@@ -100,7 +123,7 @@ def _serialised(response: Any) -> bytes:
     return content
 
 
-def _answering(request_type: Any, behaviour: Behaviour) -> Callable[[bytes, Any], Awaitable[Any]]:
+def _answering(method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
     """A gRPC handler around a service's method.
 
     It parses the request itself: grpc answers UNKNOWN to bytes that do not parse, and logs a stack for each.
@@ -108,20 +131,57 @@ def _answering(request_type: Any, behaviour: Behaviour) -> Callable[[bytes, Any]
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await behaviour(_parse(request_type, content), context)
+            return await _answer(method, content, context)
         except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
             await _refuse(error, context)
 
     return answer
 
 
-def _answering_each(request_type: Any, behaviour: Behaviour) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    """The same for a stream of requests, each answered by one response."""
+def _answering_each(method: Method) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    """The same for a stream of requests; what is not answered when the call ends is cancelled."""
 
     async def answer(contents: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        answers: deque[asyncio.Task[Any]] = deque()
+        reading: asyncio.Task[bytes | None] | None = None
+        ended = False
         try:
-            async for content in contents:
-                yield await behaviour(_parse(request_type, content), context)
+            while not ended or answers:
+                if not ended and reading is None and len(answers) < method.at_once:
+                    reading = asyncio.create_task(_next(contents))
+                await asyncio.wait([*([reading] if reading else []), *islice(answers, 1)], return_when=FIRST_COMPLETED)
+                if reading is not None and reading.done():
+                    content, reading = reading.result(), None
+                    if content is None:
+                        ended = True
+                    else:
+                        answers.append(asyncio.create_task(_answer(method, content, context)))
+                while answers and answers[0].done():
+                    yield answers.popleft().result()
+        except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
+            await _refuse(error, context)
+        finally:
+            for task in (*answers, *([reading] if reading else [])):
+                task.cancel()
+
+    return answer
+
+
+async def _next(contents: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(contents, None)
+
+
+async def _answer(method: Method, content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    return await method.answer(_parse(method.request, content), context)
+
+
+def _answering_on(method: Subscription) -> Callable[[bytes, Any], AsyncIterator[Any]]:
+    """The same for one request that is answered on and on."""
+
+    async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            async for response in method.answer(_parse(method.request, content), context):
+                yield response
         except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
             await _refuse(error, context)
 
@@ -138,6 +198,8 @@ async def _refuse(error: Exception, context: grpc.aio.ServicerContext[Any, Any])
 
 
 def _parse(request_type: Any, content: bytes) -> Any:
+    if request_type is None:
+        return content
     try:
         return request_type.FromString(content)
     except DecodeError as error:

@@ -54,17 +54,21 @@ def inputs_from(folder: Path, specs: Sequence[TensorSpec], scaling: Scaling) -> 
     Arrays (.npy) are taken as they are; pictures are stretched to the input's size. Raises `InvalidRequest` for a
     model that does not take one picture or array, or a file that is neither; `NotReady` without Pillow.
     """
-    if len(specs) != 1:
-        raise InvalidRequest(f"--images: expected a model with one input, this has {len(specs)}")
-    (spec,) = specs
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".npy", *_PICTURES})
     except OSError as error:
         raise InvalidRequest(f"--images {folder}: {error.strerror}") from None
     if not paths:
         raise InvalidRequest(f"--images {folder}: expected pictures or .npy files, found none")
-    arrays = [_array(path, spec) if path.suffix == ".npy" else _picture(path, spec, scaling) for path in paths]
-    return [{spec.name: array} for array in arrays], f"{len(paths)} files of {folder}"
+    return [input_from(path, specs, scaling) for path in paths], f"{len(paths)} files of {folder}"
+
+
+def input_from(path: Path, specs: Sequence[TensorSpec], scaling: Scaling) -> dict[str, Array]:
+    """The input for one file, as `inputs_from` makes it. Raises the same."""
+    if len(specs) != 1:
+        raise InvalidRequest(f"{path}: expected a model with one input, this has {len(specs)}")
+    (spec,) = specs
+    return {spec.name: _array(path, spec) if path.suffix == ".npy" else _picture(path, spec, scaling)}
 
 
 def _array(path: Path, spec: TensorSpec) -> Array:
@@ -90,22 +94,22 @@ def _picture(path: Path, spec: TensorSpec, scaling: Scaling) -> Array:
     planar = len(shape) == _RANK and shape[1] == _CHANNELS and shape[3] != _CHANNELS
     if len(shape) != _RANK or shape[0] not in (1, -1) or (not planar and shape[3] != _CHANNELS):
         raise InvalidRequest(
-            f"--images: expected a model that takes a picture, [1, height, width, 3] or [1, 3, height, width], "
+            f"{path}: expected a model that takes a picture, [1, height, width, 3] or [1, 3, height, width], "
             f"this takes {spec}; give arrays (.npy)"
         )
     height, width = shape[2:] if planar else shape[1:3]
     if min(height, width) < 1:
-        raise InvalidRequest(f"--images: expected a model for pictures of one size, this takes {spec}")
+        raise InvalidRequest(f"{path}: expected a model for pictures of one size, this takes {spec}")
     pixels = read_picture(path, width, height)
     ordered = np.moveaxis(pixels, 2, 0) if planar else pixels
-    return _as_input(np.ascontiguousarray(ordered)[None], spec, scaling)
+    return _as_input(path, np.ascontiguousarray(ordered)[None], spec, scaling)
 
 
-def _as_input(pixels: Array, spec: TensorSpec, scaling: Scaling) -> Array:
+def _as_input(path: Path, pixels: Array, spec: TensorSpec, scaling: Scaling) -> Array:
     if spec.dtype == np.uint8:
         return pixels
     if spec.dtype == np.int8:
         return (pixels.astype(np.int16) - _SIGN).astype(np.int8)
     if spec.dtype.kind == "f":
         return ((pixels - scaling.mean) / scaling.deviation).astype(spec.dtype)
-    raise InvalidRequest(f"--images: expected an input of uint8, int8 or floating-point numbers, this takes {spec}")
+    raise InvalidRequest(f"{path}: expected an input of uint8, int8 or floating-point numbers, this takes {spec}")

@@ -8,19 +8,29 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 import grpc.aio
 
-from acap_runtime.catalogue import Catalogue
+from acap_runtime.catalogue import Catalogue, ModelDefaults
+from acap_runtime.client_regions import ClientRegions
 from acap_runtime.converters import ConverterChoice
 from acap_runtime.device_parameters import overridden
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable, hidden
+from acap_runtime.inference import Inference
+from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
-from acap_runtime.rpc import handlers
+from acap_runtime.readiness import unready
+from acap_runtime.rpc import Service, handlers
+from acap_runtime.services.health import HealthService
+from acap_runtime.services.inference_v2 import InferenceV2Service
+from acap_runtime.services.model import ModelService, ReloadRights
 from acap_runtime.services.parameter import ParameterService
 from acap_runtime.services.prediction import PredictionService
+from acap_runtime.services.reflection import REFLECTIONS, ReflectionService
+from acap_runtime.services.runtime import RuntimeService
 from acap_runtime.services.video_capture import VideoCaptureService
 from acap_runtime.settings import Settings
 from acap_runtime.stores import Store
@@ -29,9 +39,11 @@ from acap_runtime.streams import Streams
 from acap_runtime.tensors import TensorReader
 from acap_runtime.tls import credentials
 from acap_runtime.unix_socket import born_with_mode, claimed_socket
+from acap_runtime.v2_tensors import V2Reader
 from acap_runtime.worker.camera import CameraWorker
 from acap_runtime.worker.restarts import RestartPolicy
 from acap_runtime.worker.supervisor import Worker, WorkerLimits
+from acap_runtime.worker.workers import Workers
 
 _LOG = logging.getLogger(__name__)
 _MIB: Final = 1 << 20
@@ -40,11 +52,12 @@ _LAST_WORDS_S: Final = 0.5
 """What calls have that wait when the start fails, to hear why."""
 
 
-async def serve(settings: Settings, plugins: Plugins) -> None:
+async def serve(settings: Settings, plugins: Plugins, reread: Callable[[], Settings]) -> None:
     """Run the server until it is told to stop: by SIGTERM, SIGINT, or after `settings.run_for_s`.
 
-    Listens once it knows its settings, some of which device parameters may have (``-o``); the chip and the models
-    given come up meanwhile, and calls for them wait. Raises `AcapError` where the start fails.
+    At SIGHUP it looks at the models again: at their files, and at what `reread` says that they are. Listens once it
+    knows its settings, some of which device parameters may have (``-o``); the chip and the models given come up
+    meanwhile, and calls for them wait. Raises `AcapError` where the start fails.
     """
     stop = _stop_event()
     store = make_store(settings, plugins)
@@ -54,7 +67,7 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
         await asyncio.wait((overriding, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if overriding.done():
-            await _serve(overriding.result(), plugins, store, stop)
+            await _serve(overriding.result(), plugins, store, stop, reread)
         else:
             overriding.cancel()
     finally:
@@ -62,57 +75,110 @@ async def serve(settings: Settings, plugins: Plugins) -> None:
             await store.close()
 
 
-async def _serve(settings: Settings, plugins: Plugins, store: Store | None, stop: asyncio.Event) -> None:
+async def _serve(
+    settings: Settings, plugins: Plugins, store: Store | None, stop: asyncio.Event, reread: Callable[[], Settings]
+) -> None:
     if settings.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
     chip, named_converter = chosen_chips(settings.chips, plugins)
     candidates = (named_converter,) if named_converter else plugins.converters()
     choice = ConverterChoice(candidates, required=named_converter is not None)
-    worker = _make_worker(settings, chip) if chip else None
+    changed = asyncio.Event()
+    broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    workers = _make_workers(settings, plugins, chip, changed, broken)
+    started = asyncio.Event()
+    models = _served_models(settings, chip)
     catalogue = Catalogue(
-        worker,
-        models=settings.models,
-        options=_model_options(settings, chip),
-        instances=settings.instances,
+        workers,
+        models=models,
+        folder=settings.model_dir if chip else None,
+        defaults=_model_defaults(settings, chip),
         on_demand=0 if settings.port else settings.on_demand_models,
+        when_changed=changed.set,
     )
+    await catalogue.find()
     limit = settings.max_message_size * _MIB
-    reader = TensorReader(limit, shared_memory=not settings.port)
     streams = _make_streams(settings, plugins)
-    prediction = PredictionService(catalogue, reader, choice, streams)
+    inference = Inference(catalogue, choice, streams)
     # HTTP/2 and protobuf add a little to a tensor of exactly that size.
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    server.add_generic_rpc_handlers(handlers(prediction, VideoCaptureService(streams, limit), ParameterService(store)))
-    if settings.models and worker is None:
-        _LOG.warning("-m: without a chip (-j) no model is loaded")
+    reason = partial(unready, workers, catalogue)
+    running_models: list[Service] = [
+        PredictionService(catalogue, inference, TensorReader(limit, shared_memory=not settings.port)),
+        InferenceV2Service(
+            inference,
+            catalogue,
+            V2Reader(limit, None if settings.port else ClientRegions()),
+            reason,
+            control=not settings.port or settings.model_control,
+        ),
+    ]
+    others: list[Service] = [
+        ModelService(catalogue, _reload_rights(settings), models, started),
+        VideoCaptureService(streams, limit),
+        ParameterService(store),
+        RuntimeService(workers, catalogue, streams, reason),
+    ]
+    health = HealthService(
+        catalogue,
+        reason,
+        inference=[service.name for service in running_models],
+        others=[service.name for service in others] + [HealthService.name, *REFLECTIONS],
+    )
+    _add_services(server, [*running_models, *others, health])
     async with _listening(server, settings):
-        start = asyncio.create_task(_start(settings, store, worker, catalogue, choice))
-        expiry = asyncio.create_task(streams.expire())
+        start = asyncio.create_task(_start(settings, store, workers, catalogue, choice, started=started))
+        watching = [
+            asyncio.create_task(health.follow(changed)),
+            asyncio.create_task(streams.expire()),
+            asyncio.create_task(_follow_files(start, catalogue)),
+            asyncio.create_task(_follow_hangups(start, catalogue, lambda: _served_models(reread(), chip))),
+        ]
         grace_s = settings.grace_s
         try:
-            await _until_stopped(stop, start, expiry, worker, settings.run_for_s)
+            await _until_stopped(stop, start, [*watching, broken], settings.run_for_s)
             _LOG.info("stopping; running calls have %g s", grace_s)
         except AcapError as error:
-            if worker:
-                worker.refuse(Unavailable(f"the server does not start: {error}"))
+            workers.refuse(Unavailable(f"the server does not start: {error}"))
             grace_s = min(grace_s, _LAST_WORDS_S)
             raise
         finally:
-            for task in (start, expiry):
+            for task in (start, *watching):
                 task.cancel()
-            await asyncio.gather(start, expiry, return_exceptions=True)
+            await asyncio.gather(start, *watching, return_exceptions=True)
+            health.stop()
             await server.stop(grace_s)
-            await asyncio.gather(streams.stop(), *([worker.stop()] if worker else []))
+            await asyncio.gather(streams.stop(), workers.stop())
     _LOG.info("stopped")
 
 
-def _model_options(settings: Settings, chip: InstalledChip | None) -> dict[str, str]:
-    if settings.threads is None or chip is None:
-        return {}
-    if "threads" not in chip.backend.options:
+def _add_services(server: grpc.aio.Server, services: Sequence[Service]) -> None:
+    """Have a server serve these, and reflection, which tells of them all."""
+    names = [*(service.name for service in services), *REFLECTIONS]
+    reflection = [ReflectionService(name, names) for name in REFLECTIONS]
+    server.add_generic_rpc_handlers(handlers([*services, *reflection]))
+
+
+def _reload_rights(settings: Settings) -> ReloadRights:
+    if not settings.port:
+        return ReloadRights(allowed=True, places=None)
+    places = [model.path for model in settings.models] + ([settings.model_dir] if settings.model_dir else [])
+    return ReloadRights(settings.model_control, places)
+
+
+def _served_models(settings: Settings, chip: InstalledChip | None) -> list[ModelSource]:
+    served = [model for model in settings.models if chip or model.chip]
+    if len(served) < len(settings.models) or (settings.model_dir and not chip):
+        _LOG.warning("-m, --model-dir: without a chip (-j) no model is loaded, unless it names its own")
+    return served
+
+
+def _model_defaults(settings: Settings, chip: InstalledChip | None) -> ModelDefaults:
+    if settings.threads is not None and chip is not None and "threads" not in chip.backend.options:
         raise InvalidRequest(f"--threads: {chip} has no such option")
-    return {"threads": str(settings.threads)}
+    options = {} if settings.threads is None else {"threads": str(settings.threads)}
+    return ModelDefaults(settings.instances, settings.queue, options)
 
 
 def _make_streams(settings: Settings, plugins: Plugins) -> Streams:
@@ -129,44 +195,98 @@ def _make_streams(settings: Settings, plugins: Plugins) -> Streams:
     )
 
 
-def _make_worker(settings: Settings, chip: InstalledChip) -> Worker:
-    limits = WorkerLimits(settings.run_timeout_s, settings.load_timeout_s, settings.queue)
-    return Worker(chip, limits, RestartPolicy(), verbose=settings.verbose)
+def _make_workers(
+    settings: Settings,
+    plugins: Plugins,
+    default: InstalledChip | None,
+    changed: asyncio.Event,
+    broken: asyncio.Future[None],
+) -> Workers:
+    limits = WorkerLimits(settings.run_timeout_s, settings.load_timeout_s)
+
+    def report(error: BaseException) -> None:
+        if not broken.done():
+            broken.set_exception(error)
+
+    def make(chip: InstalledChip) -> Worker:
+        return Worker(
+            chip, limits, RestartPolicy(), verbose=settings.verbose, when_changed=changed.set, when_broken=report
+        )
+
+    return Workers(default, plugins.select, make)
 
 
 async def _start(
-    settings: Settings, store: Store | None, worker: Worker | None, catalogue: Catalogue, choice: ConverterChoice
+    settings: Settings,
+    store: Store | None,
+    workers: Workers,
+    catalogue: Catalogue,
+    choice: ConverterChoice,
+    *,
+    started: asyncio.Event,
 ) -> None:
     if store is not None and settings.parameters is not None:
         await store.probe()
         _LOG.info("parameters come from %s", store)
-    if worker is None:
-        _LOG.info("no chip: the server runs without inference (-j CHIP)")
-    else:
-        await worker.start()
-        await catalogue.preload()
+    if workers.default is not None:
+        await workers.default.start()
+    await catalogue.preload()
+    if any(workers):
         await choice.prepare()
+    else:
+        _LOG.info("no chip: the server runs without inference (-j CHIP)")
+    started.set()
     _LOG.info("ready")
 
 
-async def _until_stopped(
-    stop: asyncio.Event,
-    start: asyncio.Task[None],
-    expiry: asyncio.Task[None],
-    worker: Worker | None,
-    run_for_s: float,
+async def _follow_files(start: asyncio.Task[None], catalogue: Catalogue) -> None:
+    """Have new versions served as they come up."""
+    await asyncio.wait([start])
+    if not catalogue.watched:
+        return
+    try:
+        from acap_runtime.watching import Watcher  # noqa: PLC0415 - what it needs is an extra
+    except ModuleNotFoundError as error:
+        _LOG.info(
+            "model files are looked at again at SIGHUP only: %s is not installed (pip install 'acap-runtime[watch]')",
+            error.name,
+        )
+        return
+    await Watcher(catalogue).run()
+
+
+async def _follow_hangups(
+    start: asyncio.Task[None], catalogue: Catalogue, models: Callable[[], Sequence[ModelSource]]
 ) -> None:
+    """Look at the models again at each SIGHUP."""
+    hangup = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+    await asyncio.wait([start])
+    while True:
+        await hangup.wait()
+        hangup.clear()
+        try:
+            await catalogue.configure(await asyncio.to_thread(models))
+            _LOG.info("SIGHUP: models are as the settings and the disk have them now")
+        except AcapError as error:
+            _LOG.error("SIGHUP: the models stay as they are: %s", error)
+
+
+async def _until_stopped(
+    stop: asyncio.Event, start: asyncio.Task[None], watching: Sequence[asyncio.Future[None]], run_for_s: float
+) -> None:
+    """Wait for the end. Raises the error of a start that failed, or of one that watches over something."""
     stopped = asyncio.create_task(stop.wait())
     try:
         async with asyncio.timeout(run_for_s or None):
             await asyncio.wait((stopped, start), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
-            watching = [expiry, *(worker.tasks if worker else ())]
-            await asyncio.wait((stopped, *watching), return_when=asyncio.FIRST_COMPLETED)
-            for task in watching:
-                if task.done():
-                    task.result()  # a server that no longer watches its worker or leases had better end
+            running: set[asyncio.Future[Any]] = {stopped, *watching}
+            while not stopped.done():
+                ended, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()  # a server that no longer watches its workers or leases had better end
     except TimeoutError:
         _LOG.info("%g s have passed (-t)", run_for_s)
     finally:

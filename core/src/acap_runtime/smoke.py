@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from acap_runtime.backend import Array, Conversion, Image, ImageFormat
-from acap_runtime.catalogue import ModelSource
 from acap_runtime.errors import DeviceError, InvalidRequest
+from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip
 from acap_runtime.trial import loaded, zeros
 from acap_runtime.worker.supervisor import WorkerLimits

@@ -43,7 +43,7 @@ class Stream:
         self.timestamp_type = timestamp_type
         """VDO's number of the timestamps that the client asked for."""
         self.users = 0
-        self.used = time.monotonic()
+        self.opened = self.used = time.monotonic()
         self._kept_frames = kept_frames
         self._kept: OrderedDict[int, CapturedFrame] = OrderedDict()
         self._closed: AcapError | None = None
@@ -173,14 +173,22 @@ class Streams:
         self, cameras: Sequence[CameraWorker], *, named: bool, limit: int, lease_s: float, kept_frames: int
     ) -> None:
         self._cameras = {camera.camera.name: camera for camera in cameras}
+        self.lease_s = lease_s
         self._named = named
         self._limit = limit
-        self._lease_s = lease_s
         self._kept_frames = kept_frames
         self._streams: dict[int, Stream] = {}
         self._opening = 0
         # Not from 1: who still has a stream's number from before a restart must not meet somebody else's.
         self._last = secrets.randbelow(_HIGHEST_FIRST)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._streams.values()))
+
+    @property
+    def cameras(self) -> Sequence[CameraWorker]:
+        """Those that clients may name, in the order of their numbers."""
+        return list(self._cameras.values())
 
     async def new(self, camera_name: str | None, settings: StreamSettings, timestamp_type: int) -> Stream:
         """Open a stream of a camera, of the first where none is named.
@@ -222,12 +230,12 @@ class Streams:
     async def expire(self) -> None:
         """Delete streams whose lease is over, for ever."""
         while True:
-            await asyncio.sleep(min(self._lease_s / 4, _LONGEST_CHECK_S))
-            over = time.monotonic() - self._lease_s
+            await asyncio.sleep(min(self.lease_s / 4, _LONGEST_CHECK_S))
+            over = time.monotonic() - self.lease_s
             for stream in list(self._streams.values()):
                 if not stream.users and stream.used < over:
-                    _LOG.warning("stream %d: nobody used it for %g s", stream.number, self._lease_s)
-                    self._close(stream, f"was deleted: nobody used it for {self._lease_s:g} s (--stream-lease)")
+                    _LOG.warning("stream %d: nobody used it for %g s", stream.number, self.lease_s)
+                    self._close(stream, f"was deleted: nobody used it for {self.lease_s:g} s (--stream-lease)")
 
     async def stop(self) -> None:
         """Close every stream and end the cameras' processes."""

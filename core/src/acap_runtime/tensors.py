@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from acap_runtime.backend import TensorSpec
 from acap_runtime.errors import InvalidRequest, NotReady, shown
 from acap_runtime.proto import TensorProto
 from acap_runtime.sources import InlineBytes, Source, open_client_memory
@@ -78,19 +79,7 @@ class TensorReader:
     def _shape(self, name: str, proto: Any, dtype: np.dtype[Any]) -> tuple[int, ...]:
         if proto.tensor_shape.unknown_rank:
             raise InvalidRequest(f"input {shown(name)}: expected a shape, got an unknown rank")
-        shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-        if len(shape) > _HIGHEST_RANK:
-            raise InvalidRequest(f"input {shown(name)}: expected at most {_HIGHEST_RANK} dimensions, got {len(shape)}")
-        if any(not 0 <= size <= _LARGEST_DIMENSION for size in shape):
-            raise InvalidRequest(
-                f"input {shown(name)}: expected dimensions from 0 to {_LARGEST_DIMENSION}, got {list(shape)}"
-            )
-        if (nbytes := prod(shape) * dtype.itemsize) > self.limit:
-            raise InvalidRequest(
-                f"input {shown(name)}: shape {list(shape)} of {dtype_name(dtype)} takes {nbytes} bytes; "
-                f"expected at most {self.limit} (--max-message-size)"
-            )
-        return shape
+        return check_shape(name, (dim.size for dim in proto.tensor_shape.dim), dtype, dtype_name(dtype), self.limit)
 
     def _read_shared_memory(
         self,
@@ -114,6 +103,26 @@ class TensorReader:
             raise InvalidRequest(f"input {shown(name)}: expected a shape, as the model leaves it open: {list(shape)}")
         nbytes = prod(shape) * dtype.itemsize
         return Tensor(dtype, shape, open_client_memory(f"input {shown(name)}", proto.string_val[0], nbytes))
+
+
+def check_shape(name: str, sizes: Iterable[int], dtype: np.dtype[Any], type_name: str, limit: int) -> tuple[int, ...]:
+    """The shape that a client gave for input `name`, of a dtype that it calls `type_name`, if it is one.
+
+    Raises `InvalidRequest` where it is not, or such a tensor has more than `limit` bytes.
+    """
+    shape = tuple(sizes)
+    if len(shape) > _HIGHEST_RANK:
+        raise InvalidRequest(f"input {shown(name)}: expected at most {_HIGHEST_RANK} dimensions, got {len(shape)}")
+    if any(not 0 <= size <= _LARGEST_DIMENSION for size in shape):
+        raise InvalidRequest(
+            f"input {shown(name)}: expected dimensions from 0 to {_LARGEST_DIMENSION}, got {list(shape)}"
+        )
+    if (nbytes := prod(shape) * dtype.itemsize) > limit:
+        raise InvalidRequest(
+            f"input {shown(name)}: shape {list(shape)} of {type_name} takes {nbytes} bytes; "
+            f"expected at most {limit} (--max-message-size)"
+        )
+    return shape
 
 
 def has_data(proto: Any) -> bool:
@@ -189,6 +198,18 @@ def write_tensor(proto: Any, dtype: np.dtype[Any], shape: tuple[int, ...], conte
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
     proto.tensor_content = content
+
+
+def write_spec(info: Any, spec: TensorSpec) -> None:
+    """Fill a TensorInfo with what a model says of an input or output: its name, dtype and shape, -1 where it is open.
+
+    The name is the one that the model's file has for it, as in TensorFlow Serving's answers, and here also the one that
+    requests use.
+    """
+    info.name = spec.name
+    info.dtype = _FROM_NUMPY[spec.dtype]
+    for size in spec.shape:
+        info.tensor_shape.dim.add(size=size)
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

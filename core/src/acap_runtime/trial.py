@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from acap_runtime.backend import Array, TensorSpec
-from acap_runtime.catalogue import ModelSource
 from acap_runtime.errors import InvalidRequest
+from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip
-from acap_runtime.sources import InlineBytes
-from acap_runtime.worker.calls import Input
+from acap_runtime.worker.calls import inputs_of
+from acap_runtime.worker.queue import CallQueue
 from acap_runtime.worker.remote_model import RemoteModel
 from acap_runtime.worker.supervisor import Worker, WorkerLimits
 
@@ -37,11 +37,7 @@ class Trial:
 
     async def run(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], float]:
         """Every output by its name, and the seconds that the chip took. Raises as `RemoteModel.run` does."""
-        given = [
-            Input(name, array.dtype, array.shape, InlineBytes(np.ascontiguousarray(array).tobytes()))
-            for name, array in inputs.items()
-        ]
-        answer = await self.model.run(given, (), time.monotonic() + self.limits.run_timeout_s)
+        answer = await self.model.run(inputs_of(inputs), (), time.monotonic() + self.limits.run_timeout_s)
         outputs: dict[str, Array] = {
             output.name: np.frombuffer(output.content, output.dtype).reshape(output.shape) for output in answer.outputs
         }
@@ -63,14 +59,14 @@ async def loaded(chip: InstalledChip, source: ModelSource, limits: WorkerLimits)
     worker = Worker(chip, limits)
     try:
         await worker.start()
-        model = RemoteModel(source.name, source.path, source.options, 1, worker.admission)
+        model = RemoteModel(source.name, source.path, source.options, 1, CallQueue(1))
         await worker.load(model)
         yield Trial(chip, model, limits)
     finally:
         await worker.stop()
 
 
-def zeros(specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
+def zeros(specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """An array of zeros for each input, dimensions that are open being 1."""
     return {spec.name: np.zeros(closed(spec), spec.dtype) for spec in specs}
 

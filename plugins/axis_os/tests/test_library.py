@@ -39,7 +39,7 @@ def test_missing_libraries_are_not_ready_and_say_what_to_do() -> None:
     environment = {name: value for name, value in os.environ.items() if name != LIBRARIES_VARIABLE}
     done = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True, check=True)
     camera, store = done.stdout.splitlines()
-    advice = "part of AXIS OS: run this on an Axis device, in a container with .*ACAPRUNTIME_AXIS_OS_LIBRARIES"
+    advice = "part of AXIS OS: run this on an Axis device, with ACAP .*, in a container .*ACAPRUNTIME_AXIS_OS_LIBRARIES"
     assert re.search(rf"libvdostream\.so\.1: cannot open shared object file.*{advice}", camera)
     assert re.search(rf"libaxparameter\.so\.1: cannot open shared object file.*{advice}", store)
 

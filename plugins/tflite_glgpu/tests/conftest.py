@@ -1,10 +1,8 @@
 import ctypes
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import acap_runtime as acap
@@ -84,9 +82,8 @@ def larod(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[object, .
             asked.append(("load_model", *arguments))
             return model
 
-        package = ModuleType("acap_runtime_larod")
-        vars(package).update(probe=probe, load_model=load_model)
-        monkeypatch.setitem(sys.modules, "acap_runtime_larod", package)
+        monkeypatch.setattr("acap_runtime_larod.probe", probe)
+        monkeypatch.setattr("acap_runtime_larod.load_model", load_model)
         return asked
 
     return be

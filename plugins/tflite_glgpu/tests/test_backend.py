@@ -43,14 +43,14 @@ def test_larod_is_the_second_choice(backend, no_gpu, larod, tmp_path):
 
 def test_larod_gets_no_model_with_options_that_it_does_not_know(backend, no_gpu, larod, tmp_path):
     larod(LarodsModel())
-    with pytest.raises(acap.InvalidRequest, match="allow_cpu: expected no such option, since larod drives the GPU"):
+    with pytest.raises(acap.InvalidRequest, match="allow_cpu: expected no such option, since larod drives gpu-tflite"):
         backend.load(tmp_path / "model", {"allow_cpu": "no"})
 
 
 @pytest.mark.parametrize(
     ("options", "choices"), [({"allow_cpu": "true"}, "yes or no"), ({"precision": "f64"}, "f16 or f32")]
 )
-def test_other_values_of_options_are_refused(backend, tmp_path, options, choices):
+def test_other_values_of_options_are_refused(backend, software_gpu, tmp_path, options, choices):
     with pytest.raises(acap.InvalidRequest, match=f": expected {choices}, got"):
         backend.load(tmp_path / "missing", options)
 

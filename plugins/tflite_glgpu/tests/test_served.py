@@ -1,23 +1,41 @@
 """The chip as its users see it."""
 
+import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
-PREDICT = """
-import sys
 import numpy as np
-from acap_runtime.client import connect
-
-with connect(sys.argv[1]) as client:
-    (scores,) = client.predict(sys.argv[2], {"input": np.zeros((1, 128, 128, 3), np.uint8)}).values()
-    print(scores.shape, scores.dtype)
-"""
+import pytest
+from acap_runtime.client import CallFailed, Client, connect
 
 COMMAND = Path(sys.executable).with_name("acapruntime")
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: object) -> Iterator[Client]:
+    words = [str(word) for word in ("--socket", folder / "s", "-j", "8", *arguments)]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen([COMMAND, *words], stdout=log, stderr=log)
+    try:
+        with connect(f"unix://{folder}/s") as client:
+            yield client
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def scores_of(client: Client, model: Path) -> np.ndarray:
+    picture = np.random.default_rng(3).integers(0, 256, (1, 128, 128, 3), np.uint8)
+    (scores,) = client.predict(str(model), {"input": picture}).values()
+    return scores
 
 
 def chip_row() -> dict[str, object]:
@@ -49,15 +67,29 @@ def test_a_server_does_not_start_on_the_cpu_instead(models, tmp_path):
 
 
 @pytest.mark.usefixtures("software_gpu")
-def test_a_client_gets_what_the_gpu_computes(models, tmp_path):
+def test_it_runs_lets_go_of_what_is_unloaded_and_works_again_after_a_crash(models, tmp_path):
     model = models / "mobilenet_v1_0.25_128_quant.tflite"
-    with (tmp_path / "server.log").open("wb") as log:
-        server = subprocess.Popen([COMMAND, "--socket", tmp_path / "s", "-j", "8", "-m", model], stdout=log, stderr=log)
-    try:
-        client = [sys.executable, "-c", PREDICT, f"unix://{tmp_path}/s", model]
-        done = subprocess.run(client, capture_output=True, text=True, check=False, timeout=90)
-    finally:
-        server.terminate()
-        server.wait(20)
-    assert done.stdout == "(1, 1001) uint8\n", done.stderr
-    assert "GPU: SwiftShader" in (tmp_path / "server.log").read_text()
+    others = [tmp_path / f"other{number}.tflite" for number in range(2)]
+    for other in others:
+        other.write_bytes(model.read_bytes())
+    log = tmp_path / "server.log"
+    with serving(tmp_path, "-m", model, "--on-demand-models", "1") as client:
+        first = scores_of(client, model)
+        assert (first.shape, first.dtype) == ((1, 1001), np.uint8)
+        for other in others:
+            assert (scores_of(client, other) == first).all()
+        until = time.monotonic() + 20
+        while "other0.tflite unloaded" not in log.read_text():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+        worker = int(re.findall(r"worker of chip 8 .* process (\d+)", log.read_text())[-1])
+        os.kill(worker, signal.SIGSTOP)  # so that the call is in mid-run when the worker dies, as of its driver
+        with ThreadPoolExecutor(1) as thread:
+            call = thread.submit(scores_of, client, model)
+            time.sleep(0.3)
+            os.kill(worker, signal.SIGKILL)
+            with pytest.raises(CallFailed, match=r"UNAVAILABLE: .*worker of chip 8 \(gpu-tflite\)"):
+                call.result()
+        assert (scores_of(client, model) == first).all()
+    assert "GPU: SwiftShader" in log.read_text()

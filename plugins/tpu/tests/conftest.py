@@ -1,9 +1,7 @@
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import acap_runtime as acap
 import pytest
@@ -71,9 +69,8 @@ def larod(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[object, .
             asked.append(("load_model", *arguments))
             return model
 
-        package = ModuleType("acap_runtime_larod")
-        vars(package).update(probe=probe, load_model=load_model)
-        monkeypatch.setitem(sys.modules, "acap_runtime_larod", package)
+        monkeypatch.setattr("acap_runtime_larod.probe", probe)
+        monkeypatch.setattr("acap_runtime_larod.load_model", load_model)
         return asked
 
     return be

@@ -41,7 +41,7 @@ def test_a_missing_library_is_named_with_what_to_install(backend, larod):
 def test_another_library_is_not_taken_for_it(backend, larod, monkeypatch):
     larod()
     monkeypatch.setenv("ACAPRUNTIME_LIBEDGETPU", "libc.so.6")
-    with pytest.raises(acap.NotReady, match=r"libc\.so\.6 is no libedgetpu: it lacks tflite_plugin_create_delegate"):
+    with pytest.raises(acap.NotReady, match=r"libc\.so\.6 lacks tflite_plugin_create_delegate; install libedgetpu 1"):
         backend.probe()
 
 
@@ -128,7 +128,7 @@ def test_larod_is_the_second_choice(backend, compiled, larod):
     asked = larod(theirs)
     assert backend.load(compiled, {}) is theirs
     assert backend.load(compiled, {}) is theirs
-    devices = ["google-edge-tpu-tflite"]
+    devices = ("google-edge-tpu-tflite",)
     assert asked == [("probe", devices), *[("load_model", devices, compiled, {})] * 2]
 
 

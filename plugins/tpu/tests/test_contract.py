@@ -9,6 +9,7 @@ from acap_runtime_tpu import TpuBackend
 
 class TestOnTheStandIn(InferenceContract):
     tested_on = "a stand-in for libedgetpu"
+    may_import = frozenset({"acap_runtime_larod"})
 
     @pytest.fixture(autouse=True)
     def plugged_in(self, edgetpu: Callable[..., Path]) -> None:
@@ -43,6 +44,7 @@ class TestOnAnEdgeTpu(InferenceContract):
     """Where there is one, or larod has one; skipped with the reason elsewhere."""
 
     needs_hardware = True
+    may_import = frozenset({"acap_runtime_larod"})
 
     @pytest.fixture
     def backend(self) -> TpuBackend:

@@ -4,27 +4,15 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-COMMAND = Path(sys.executable).with_name("acapruntime")
-
-PREDICT = """
-import sys
 import numpy as np
+import pytest
 from acap_runtime.client import CallFailed, connect
 
-address, model, times = sys.argv[1:]
-with connect(address) as client:
-    for _ in range(int(times)):
-        try:
-            (scores,) = client.predict(model, {"input": np.full((1, 224, 224, 3), 9, np.uint8)}).values()
-            print(set(scores.ravel().tolist()))
-        except CallFailed as error:
-            print(error)
-"""
+COMMAND = Path(sys.executable).with_name("acapruntime")
 
 
 def chip_row() -> dict[str, object]:
@@ -48,10 +36,18 @@ def serving(folder: Path, *arguments: object) -> Iterator[str]:
 
 
 def predict(address: str, model: Path, times: int = 1) -> list[str]:
-    command = [sys.executable, "-c", PREDICT, address, str(model), str(times)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    """What a client is told: the values of the scores, or the error."""
+    answers = []
+    with connect(address) as client:
+        for _ in range(times):
+            try:
+                outputs = client.predict(str(model), {"input": np.full((1, 224, 224, 3), 9, np.uint8)})
+            except CallFailed as error:
+                answers.append(str(error))
+            else:
+                (scores,) = outputs.values()
+                answers.append(str(set(scores.ravel().tolist())))
+    return answers
 
 
 def test_the_list_of_chips_says_that_it_is_ready(edgetpu):
@@ -92,3 +88,36 @@ def test_a_crash_fails_the_call_and_the_server_lives_on(edgetpu, compiled, tmp_p
     assert all(answer.startswith("Predict, UNAVAILABLE: ") for answer in answers), answers
     assert "worker of chip 4 (google-edge-tpu-tflite)" in answers[0]
     assert "was killed by SIGSEGV" in (tmp_path / "server.log").read_text()
+
+
+def test_after_a_crash_in_mid_run_it_works_again(edgetpu, compiled, tmp_path):
+    told = tmp_path / "fault"
+    told.touch()
+    log = edgetpu(fault=str(told))
+    with serving(tmp_path, "-m", compiled) as address:
+        assert predict(address, compiled) == ["{9}"]
+        for word, status in (("invoke", "UNAVAILABLE"), ("unplugged", "INTERNAL")):
+            told.write_text(word)
+            (answer,) = predict(address, compiled)
+            assert answer.startswith(f"Predict, {status}: ")
+            told.write_text("")
+            assert predict(address, compiled) == ["{9}"]
+    said = (tmp_path / "server.log").read_text()
+    assert said.count("was killed by SIGSEGV") == 1
+    words = log.read_text().split()
+    # Each worker probes and loads; the one that crashed gives nothing back.
+    assert (words.count("create"), words.count("destroy")) == (4, 3)
+
+
+def test_a_model_that_makes_room_for_another_lets_go_of_the_device(edgetpu, compiled, tmp_path):
+    log = edgetpu()
+    other = tmp_path / "other.tflite"
+    other.write_bytes(compiled.read_bytes())
+    with serving(tmp_path, "--on-demand-models", "1") as address:
+        for model in (compiled, other, compiled):
+            assert predict(address, model) == ["{9}"]
+        until = time.monotonic() + 10
+        while (words := log.read_text().split()).count("create") - words.count("destroy") != 1:
+            assert time.monotonic() < until, words
+            time.sleep(0.02)
+        assert words.count("create") == 4, "once to probe, three times to load"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from acap_runtime.cli import cameras, chips, config, doctor, new_plugin, plugins, serve, verify
+from acap_runtime.cli import cameras, chips, config, doctor, models, new_plugin, plugins, predict, serve, status, verify
 from acap_runtime.errors import AcapError
 
 _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = MappingProxyType(
@@ -18,6 +18,9 @@ _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = MappingProxyTyp
         "cameras": cameras.run,
         "plugins": plugins.run,
         "config": config.run,
+        "status": status.run,
+        "models": models.run,
+        "predict": predict.run,
         "doctor": doctor.run,
         "verify": verify.run,
         "new-plugin": new_plugin.run,

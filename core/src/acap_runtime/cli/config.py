@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acap_runtime.catalogue import ModelSource
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.device_parameters import Override, applied, read_overrides
 from acap_runtime.errors import InvalidRequest, hidden
-from acap_runtime.settings import CameraSource, Settings, add_arguments, option_name, traced_settings
+from acap_runtime.model_source import ModelSource, described
+from acap_runtime.settings import CameraSource, Settings, add_arguments, option_name, read_settings, traced_settings
 from acap_runtime.stores.choice import make_store
 
 
@@ -28,11 +29,16 @@ def run(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--check", metavar="FILE", help="say what is wrong in a configuration file, and exit with 1 if anything is"
+    )
     parser.add_argument("nothing", nargs="*", help=argparse.SUPPRESS)
     add_arguments(parser)
     given = vars(parser.parse_args(arguments))
     if surplus := [word for word in given["nothing"] if word]:
         parser.error(f"unrecognized arguments: {' '.join(surplus)}")
+    if given["check"]:
+        return _check(Path(given["check"]), as_json=given["json"])
     try:
         settings, origins = traced_settings(given)
     except InvalidRequest as error:
@@ -44,6 +50,19 @@ def run(arguments: Sequence[str]) -> int:
         origins |= {name: f"parameter {override.key}" for override in overrides for name in override.values}
     show(_rows(settings, origins), as_json=given["json"])
     return 0
+
+
+def _check(path: Path, *, as_json: bool) -> int:
+    try:
+        read_settings({"config": str(path)}, {})
+        problems = []
+    except InvalidRequest as error:
+        problems = str(error).splitlines()
+    if as_json:
+        print(json.dumps({"file": str(path), "problems": problems}, indent=2))  # noqa: T201 - what was asked for
+    else:
+        print("\n".join(problems) or f"{path}: nothing is wrong")  # noqa: T201 - what was asked for
+    return 1 if problems else 0
 
 
 async def _read_overrides(settings: Settings) -> list[Override]:
@@ -71,9 +90,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_shown(each) for each in value]
     if isinstance(value, ModelSource):
-        options = dict(value.options) | ({} if value.instances is None else {"instances": str(value.instances)})
-        named = str(value.path) if value.name == str(value.path) else f"{value.name}={value.path}"
-        return ",".join([named, *(f"{name}={text}" for name, text in options.items())])
+        return described(value)
     if isinstance(value, CameraSource):
         source = hidden(value.source)
         return source if source == value.name else f"{value.name}={source}"

@@ -16,8 +16,9 @@ from acap_runtime.chips import CHIPS, NO_CHIP
 from acap_runtime.cli.discovery import discover
 from acap_runtime.diagnosis import Check, Doctor, Findings, Result, fatal_imports
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, hidden
+from acap_runtime.model_source import parse_model
 from acap_runtime.plugins import InstalledChip, Plugin, Plugins, described
-from acap_runtime.settings import Settings, add_arguments, parse_model, read_settings
+from acap_runtime.settings import Settings, add_arguments, read_settings
 from acap_runtime.worker.camera import probe_cameras
 
 _PROBE_TIME_S = 20.0

@@ -90,6 +90,7 @@ def _contents(name: str, kind: str) -> dict[str, str]:
         "distribution": f"{_PREFIX}{name}",
         "package": package,
         "class": "".join(word.capitalize() for word in name.split("-")),
+        "variable": f"{name.replace('-', '_').upper()}_LIBRARY",
         "magic": name.replace("-", "").upper()[:8].ljust(8, "_"),
         "what": _KINDS[kind].what,
         **_supported_core(version("acap-runtime")),
@@ -133,12 +134,14 @@ def _write(folder: Path, contents: Mapping[str, str]) -> None:
 
 
 def _say(name: str, kind: _Kind, folder: Path) -> None:
+    look = f"{kind.look} {name}"
+    width = max(len(look), 30)
     sys.stdout.write(f"""{folder} has {kind.what} {name}, driven by a stand-in. What to do next:
 
   cd {folder}
   pip install -e ".[testing]"
-  pytest                          # passes now, and shall go on passing
-  {f"{kind.look} {name}":30}  # ready
-  grep -rn "DRIVER:" src tests    # where the real thing comes in
+  {"pytest":{width}}  # passes now, and shall go on passing
+  {look:{width}}  # ready
+  {'grep -rn "DRIVER:" src tests':{width}}  # where the real thing comes in; README.md has the rest
 """)
     sys.stdout.flush()

@@ -15,7 +15,8 @@ from acap_runtime.errors import InvalidRequest
 from acap_runtime.malloc import keep_large_buffers
 from acap_runtime.settings import add_arguments, read_settings
 
-_EPILOG = """other commands: acapruntime chips, cameras, plugins, config, doctor, verify, new-plugin (each with --help).
+_EPILOG = """other commands: acapruntime chips, cameras, plugins, config, doctor, verify, new-plugin, and for a running
+server status, models, predict (each with --help).
 Every option can also be given by the environment variable in brackets; the command line goes first."""
 
 
@@ -54,5 +55,5 @@ def run(arguments: Sequence[str]) -> int:
             logging.getLogger(__name__).warning(
                 "plugin %s of %s is not used: %s", plugin.name, plugin.distribution, plugin.problem
             )
-    asyncio.run(serve(settings, plugins))
+    asyncio.run(serve(settings, plugins, lambda: read_settings(given)))
     return 0

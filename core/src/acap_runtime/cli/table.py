@@ -11,25 +11,27 @@ from typing import Any
 def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
     """Print rows that have the same keys: as a JSON list, or as a table with the keys for a heading."""
     if as_json:
-        _write(json.dumps(rows, indent=2))
+        write(json.dumps(rows, indent=2))
     elif not rows:
-        _write("none")
+        write("none")
     else:
-        _write("\n".join(_lines(rows)))
+        write("\n".join(lines(rows)))
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    lines = [
+def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The table's lines, the first of which is the heading."""
+    cells = [
         [key.upper().replace("_", " ") for key in rows[0]],
         *([_cell(value) for value in row.values()] for row in rows),
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    for line in lines:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    for line in cells:
         padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
         yield "  ".join(padded).rstrip()
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """Print lines."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()  # here, where a reader that went away can still be told from other errors
 

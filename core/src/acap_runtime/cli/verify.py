@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from acap_runtime.backend import Array, TensorSpec
-from acap_runtime.catalogue import ModelSource
+from acap_runtime.cli.argument_types import positive
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import AcapError, InvalidRequest
+from acap_runtime.model_source import ModelSource, parse_model
 from acap_runtime.plugins import InstalledChip, Plugins
 from acap_runtime.recording import Recording, read, save
 from acap_runtime.samples import Scaling, inputs_from, random_inputs
-from acap_runtime.settings import add_arguments, parse_model, read_settings
+from acap_runtime.settings import add_arguments, read_settings
 from acap_runtime.trial import Trial, loaded
 from acap_runtime.verification import Comparison, Limits, Outputs, compare, flaws
 from acap_runtime.worker.supervisor import WorkerLimits
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures or .npy files, instead of random numbers")
     parser.add_argument("--mean", type=float, default=0.0, help="what is taken from a pixel's level (%(default)s), and")
     parser.add_argument(
-        "--std", type=_positive, default=255.0, help="what it is divided by (%(default)s), for floating-point inputs"
+        "--std", type=positive, default=255.0, help="what it is divided by (%(default)s), for floating-point inputs"
     )
     parser.add_argument("--runs", type=_count, default=10, metavar="N", help="random inputs (%(default)s)")
     parser.add_argument("--seed", type=_count_from_0, default=0, metavar="N", help="of random inputs (%(default)s)")
@@ -112,16 +113,6 @@ def _count_from_0(text: str) -> int:
     if not text.isascii() or not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
     return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return number
 
 
 def _models(given: argparse.Namespace, words: Sequence[str]) -> list[ModelSource]:

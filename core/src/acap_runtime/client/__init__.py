@@ -25,12 +25,31 @@ import numpy as np
 from acap_runtime.backend import Array
 from acap_runtime.camera import StreamFormat
 from acap_runtime.client.calls import CallFailed, Calls
+from acap_runtime.client.status import ModelDescription, described, plain
 from acap_runtime.client.video import Frame, Stream
-from acap_runtime.proto import NewStreamRequest, ParameterRequest, PredictRequest
+from acap_runtime.proto import (
+    GetModelRequest,
+    GetStatusRequest,
+    NewStreamRequest,
+    ParameterRequest,
+    PredictRequest,
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+)
 from acap_runtime.tensors import DTYPES, has_wire_type, write_tensor
 from acap_runtime.vdo import CAMERA_KEY, FORMATS, TIMESTAMPS, TimestampType
 
-__all__ = ["CallFailed", "Client", "Frame", "Prediction", "Stream", "StreamFormat", "TimestampType", "connect"]
+__all__ = [
+    "CallFailed",
+    "Client",
+    "Frame",
+    "ModelDescription",
+    "Prediction",
+    "Stream",
+    "StreamFormat",
+    "TimestampType",
+    "connect",
+]
 
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", -1),
@@ -163,6 +182,24 @@ class Client:
         """The value of a device's parameter, such as ``root.Brand.Brand``; empty where there is none of that name."""
         value: str = self._calls.get_values(ParameterRequest(key=key)).value
         return value
+
+    def model(self, name: str, *, timeout_s: float | None = None) -> ModelDescription:
+        """What a model is, once it is loaded: its version, chip, inputs and outputs. `name` is as in `predict`."""
+        return described(self._calls.get_model(GetModelRequest(name=name), timeout_s=timeout_s))
+
+    def load(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Have the server load one of its models again, or what of it is new on disk; wait until it is served."""
+        self._calls.load(RepositoryModelLoadRequest(model_name=name), timeout_s=timeout_s)
+
+    def unload(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Have the server unload one of its models when the calls that it has are done."""
+        self._calls.unload(RepositoryModelUnloadRequest(model_name=name), timeout_s=timeout_s)
+
+    def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """The state of the server, its chips, models, cameras and streams, as ``acapruntime status --json`` prints it:
+        the fields of ``GetStatusResponse`` by their names.
+        """
+        return plain(self._calls.get_status(GetStatusRequest(), timeout_s=timeout_s))
 
     def close(self) -> None:
         """Close the connection; calls that run in other threads end with CANCELLED."""

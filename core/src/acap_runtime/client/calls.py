@@ -9,9 +9,13 @@ import grpc
 from acap_runtime.proto import (
     DeleteStreamResponse,
     GetFrameResponse,
+    GetStatusResponse,
+    ModelStatus,
     NewStreamResponse,
     ParameterResponse,
     PredictResponse,
+    RepositoryModelLoadResponse,
+    RepositoryModelUnloadResponse,
 )
 
 
@@ -72,6 +76,11 @@ class Calls:
         self.delete_stream = method("/videocapture.v1.VideoCapture/DeleteStream", DeleteStreamResponse)
         self.get_frame = method("/videocapture.v1.VideoCapture/GetFrame", GetFrameResponse)
         self.get_values = method("/keyvaluestore.KeyValueStore/GetValues", ParameterResponse)
+        self.get_status = method("/acapruntime.v1.RuntimeService/GetStatus", GetStatusResponse)
+        self.get_model = method("/acapruntime.v1.RuntimeService/GetModel", ModelStatus)
+        repository = "/inference.GRPCInferenceService/RepositoryModel"
+        self.load = method(f"{repository}Load", RepositoryModelLoadResponse)
+        self.unload = method(f"{repository}Unload", RepositoryModelUnloadResponse)
 
 
 def _serialised(request: Any) -> bytes:

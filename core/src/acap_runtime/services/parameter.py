@@ -9,7 +9,8 @@ from typing import Any, Final
 import grpc.aio
 
 from acap_runtime.errors import InvalidRequest, NotReady, shown
-from acap_runtime.proto import ParameterResponse
+from acap_runtime.proto import ParameterRequest, ParameterResponse
+from acap_runtime.rpc import Method
 from acap_runtime.stores import Store
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ class ParameterService:
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
+        self.methods = {"GetValues": Method(ParameterRequest, self.get_values, streams=True)}
 
     async def get_values(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ARG002 - as each method
         """Answer a Request for one key with a Response; the value of a key that does not exist is empty.

@@ -12,10 +12,14 @@ from acap_runtime import vdo
 from acap_runtime.camera import StreamSettings
 from acap_runtime.errors import InvalidRequest
 from acap_runtime.proto import (
+    DeleteStreamRequest,
     DeleteStreamResponse,
+    GetFrameRequest,
     GetFrameResponse,
+    NewStreamRequest,
     NewStreamResponse,
 )
+from acap_runtime.rpc import Method
 from acap_runtime.streams import Streams
 from acap_runtime.worker.capture import CapturedFrame
 
@@ -34,6 +38,11 @@ class VideoCaptureService:
     def __init__(self, streams: Streams, limit: int) -> None:
         self._streams = streams
         self._limit = limit
+        self.methods = {
+            "NewStream": Method(NewStreamRequest, self.new_stream),
+            "DeleteStream": Method(DeleteStreamRequest, self.delete_stream),
+            "GetFrame": Method(GetFrameRequest, self.get_frame),
+        }
 
     async def new_stream(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Answer a NewStreamRequest. Raises `AcapError`."""

@@ -1,18 +1,18 @@
-"""What a call to a model consists of, and how many may wait."""
+"""What a call to a model consists of."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from acap_runtime.backend import Conversion
-from acap_runtime.errors import Busy
-from acap_runtime.sources import Source
+from acap_runtime.backend import Array, Conversion
+from acap_runtime.errors import AcapError
+from acap_runtime.sources import InlineBytes, Source
 from acap_runtime.worker.ring import Ring
 
 
@@ -60,6 +60,14 @@ class Input:
     conversion: tuple[Converter, Conversion] | None = None
 
 
+def inputs_of(arrays: Mapping[str, Array]) -> list[Input]:
+    """Arrays by the names of inputs, as inputs."""
+    return [
+        Input(name, array.dtype, array.shape, InlineBytes(np.ascontiguousarray(array).tobytes()))
+        for name, array in arrays.items()
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """One output, copied out of shared memory."""
@@ -79,24 +87,25 @@ class Answer:
     run_s: float
 
 
-@dataclass(slots=True)
-class Admission:
-    """The calls that wait for one chip, or for a model that it loads, and how many may."""
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call that waits for a model's turn; `outputs` names those wanted (none for all), `until` is its deadline and
+    `came` when it came (monotonic seconds).
 
-    limit: int
-    waiting: int = 0
+    `rows` is how many of the first dimension it has where it may run together with others of the same `kind`;
+    `place` its number in the queue, 0 while it does not wait.
+    """
 
-    def check(self) -> None:
-        """Raise `Busy` if no further call may wait."""
-        if self.waiting >= self.limit:
-            raise Busy(f"{self.limit} calls wait for the chip already (--queue); try again later")
+    inputs: Sequence[Input]
+    outputs: Sequence[str]
+    until: float
+    came: float
+    future: asyncio.Future[Answer]
+    rows: int | None = None
+    kind: tuple[object, ...] = ()
+    place: int = 0
 
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Wait within this context as one of them. Raises `Busy`."""
-        self.check()
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
+    def fail(self, error: AcapError) -> None:
+        """Answer with an error, unless there is an answer or nobody waits."""
+        if not self.future.done():
+            self.future.set_exception(error.again())

@@ -39,6 +39,10 @@ class CameraWorker:
         verbose: bool = False,
     ) -> None:
         self.camera = camera
+        self.failures = 0
+        """How often it could not be opened, or broke off."""
+        self.last_error = ""
+        """Why, the last time."""
         self._kept_frames = kept_frames
         self._restarts = restarts
         self._verbose = verbose
@@ -47,6 +51,21 @@ class CameraWorker:
         self._watching: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, while there is one."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def state(self) -> str:
+        """In a word: idle while nobody wants video, opening, open, failed until it is opened again."""
+        captures = [capture for capture, _ in self._captures.values()]
+        if any(capture.error is not None for capture in captures):
+            return "failed"
+        if not captures:
+            return "idle"
+        return "open" if all(capture.settled.is_set() for capture in captures) else "opening"
 
     async def open(self, settings: StreamSettings) -> RemoteCapture:
         """The capture with these settings, shared by all who ask for the same; to be given back by `release`.
@@ -105,6 +124,9 @@ class CameraWorker:
             except Exception as problem:  # noqa: BLE001 - the camera is tried again, whatever this program did wrong
                 _LOG.exception("unexpected error in following %s", self.camera)
                 error = Unavailable(f"{self.camera}: unexpected {type(problem).__name__}; the server's log says more")
+            if not isinstance(error, InvalidRequest):
+                self.failures += 1
+                self.last_error = str(error)
             if not capture.settled.is_set():
                 # It was never open: who asked for it is told, and nobody waits for it.
                 _LOG.info("%s, %s: %s", self.camera, capture.settings, error)

@@ -23,6 +23,7 @@ import numpy as np
 from acap_runtime.backend import Array, Backend, InferenceBackend, Model, ProcessingBackend, TensorSpec
 from acap_runtime.errors import AcapError, DeviceError, NotReady, TooLate
 from acap_runtime.imaging import read_conversion
+from acap_runtime.malloc import give_back_freed
 from acap_runtime.plugins import load_plugin
 from acap_runtime.worker.messages import Channel, pack_error, pack_spec, unpack_conversion
 from acap_runtime.worker.segment import Segment, layout
@@ -61,6 +62,7 @@ def _serve_model(backend: Backend, message: Mapping[str, Any], channel: Channel)
     for thread in threads:
         thread.join()
     channel.close()
+    give_back_freed()
 
 
 def _start_instances(load: Callable[[], Model], count: int, channel: Channel, threads: list[threading.Thread]) -> Model:

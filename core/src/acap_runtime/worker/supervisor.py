@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from acap_runtime.errors import AcapError, Unavailable
 from acap_runtime.plugins import InstalledChip
-from acap_runtime.worker.calls import Admission
 from acap_runtime.worker.process import WorkerProcess, probe_all
 from acap_runtime.worker.remote_model import RemoteModel
 from acap_runtime.worker.restarts import RecentDeaths, RestartPolicy
@@ -24,11 +23,10 @@ _GUILTY: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """Bounds of one chip's work, in seconds and calls."""
+    """Bounds of one chip's work, in seconds."""
 
     run_timeout_s: float = 30.0
     load_timeout_s: float = 300.0
-    queue: int = 64
 
 
 class WorkerDied(Unavailable):
@@ -40,7 +38,11 @@ class Resting(Unavailable):
 
 
 class Worker:
-    """One chip's process and its models."""
+    """One chip's process and its models.
+
+    `when_changed` is called when the process or a model comes or goes, `when_broken` with an error of this program's,
+    after which nobody watches over the process any more.
+    """
 
     def __init__(
         self,
@@ -49,30 +51,63 @@ class Worker:
         restarts: RestartPolicy = RestartPolicy(),
         *,
         verbose: bool = False,
+        when_changed: Callable[[], None] = lambda: None,
+        when_broken: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self.chip = chip
-        self.admission = Admission(limits.queue)
+        self.restarts = 0
+        self.last_end = ""
+        """How its process ended the last time; empty while it never did."""
+        self.started_at: float | None = None
+        """When the process that runs was ready, in seconds since 1970."""
+        self._when_changed = when_changed
+        self._when_broken = when_broken
         self._limits = limits
-        self._restarts = restarts
+        self._policy = restarts
         self._verbose = verbose
         self._models: list[RemoteModel] = []
         self._starting: list[RemoteModel] = []
         self._process: WorkerProcess | None = None
         self._refusal: AcapError | None = None
         self._settled = asyncio.Event()  # the process is up, or there is a refusal that says why not
-        self.tasks: list[asyncio.Task[None]] = []
-        """What watches over the process; they end by an error only, which is one of this program."""
+        self._watching: list[asyncio.Task[None]] = []
         self._reloading: asyncio.Task[None] | None = None
         self._suspects = asyncio.Lock()
+        self._first_start = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, while it is ready."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def refusal(self) -> AcapError | None:
+        """Why calls and loads are refused, if they are."""
+        return self._refusal
+
+    @property
+    def state(self) -> str:
+        """In a word: idle before the first model, starting, ready, restarting, resting, failed."""
+        if self._refusal is not None:
+            return "resting" if isinstance(self._refusal, Resting) else "failed"
+        if self._process is not None:
+            return "ready"
+        if self._watching:
+            return "restarting"
+        return "starting" if self._first_start.locked() else "idle"
 
     async def start(self) -> None:
-        """Start the process and wait until the chip is ready. Raises as `WorkerProcess.start` does."""
-        await self._start_process()
-        self.tasks = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
+        """Start the process, if it was not, and wait until the chip is ready. Raises as `WorkerProcess.start` does."""
+        async with self._first_start:
+            if not self._watching:
+                await self._start_process()
+                self._watching = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch_runs())]
+                for task in self._watching:
+                    task.add_done_callback(self._report_fault)
 
     async def stop(self) -> None:
         """Unload the models and end the process: within 3 seconds, or, where it has to be killed, 6."""
-        tasks = [*self.tasks, *([self._reloading] if self._reloading else [])]
+        tasks = [*self._watching, *([self._reloading] if self._reloading else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -85,12 +120,17 @@ class Worker:
         if process is not None:
             await process.end()
 
-    async def load(self, model: RemoteModel) -> None:
-        """Load a model, and from then on again after every restart.
+    def _report_fault(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._when_broken(error)
 
-        Raises what the plugin raises, `WorkerDied` where the worker dies of it or does not answer within the limit,
-        `Resting` where it died too often before.
+    async def load(self, model: RemoteModel) -> None:
+        """Load a model, and from then on again after every restart. The first one starts the process.
+
+        Raises what the plugin raises, its probe included, `WorkerDied` where the worker dies of it or does not answer
+        within the limit, `Resting` where it died too often before.
         """
+        await self.start()
         model.suspicion = 0
         self._starting.append(model)
         try:
@@ -103,6 +143,7 @@ class Worker:
         finally:
             self._starting.remove(model)
         self._models.append(model)
+        self._when_changed()
 
     def holds(self, model: RemoteModel) -> bool:
         """Whether the worker has this model, or will have it again once it is restarted."""
@@ -156,20 +197,24 @@ class Worker:
         self._process = await WorkerProcess.start(str(self.chip), _config(self.chip, verbose=self._verbose))
         _LOG.info("worker of %s started, process %d", self.chip, self._process.pid)
         self._refusal = None
+        self.started_at = time.time()
         self._settled.set()
+        self._when_changed()
         return self._process
 
     async def _keep_alive(self) -> None:
         assert self._process is not None  # noqa: S101 - watched only when started
         process = self._process
-        deaths = RecentDeaths(self._restarts)
+        deaths = RecentDeaths(self._policy)
         while True:
             await process.wait()
-            self._process = None
+            self._process = self.started_at = None
             self._settled.clear()
-            reason = process.described_end
-            _LOG.error("worker of %s %s; %d call(s) failed", self.chip, reason, self._lose_models(process))
-            process = await self._started_again(deaths, reason)
+            self.last_end = process.described_end
+            _LOG.error("worker of %s %s; %d call(s) failed", self.chip, self.last_end, self._lose_models(process))
+            self._when_changed()
+            process = await self._started_again(deaths, self.last_end)
+            self.restarts += 1
             for model in self._models:
                 model.error = None  # it is about to come back: calls may wait again
             if self._reloading is None or self._reloading.done():
@@ -198,10 +243,10 @@ class Worker:
         return sum(model.detach(error) for model in everyone)
 
     async def _wait_to_restart(self, deaths: RecentDeaths, reason: str) -> None:
-        if deaths.count < self._restarts.budget:
+        if deaths.count < self._policy.budget:
             await asyncio.sleep(deaths.delay_s)
             return
-        rest_s = self._restarts.rest_s
+        rest_s = self._policy.rest_s
         times = f"{deaths.count} times within {deaths.span_s:.0f} s"
         self.refuse(
             Resting(f"the worker of {self.chip} died {times} and rests for {rest_s:g} s; the last time it {reason}")
@@ -219,6 +264,7 @@ class Worker:
             model.refuse(refusal)
         for model in self._starting:
             model.detach(refusal)
+        self._when_changed()
 
     async def _reload(self) -> None:
         # One by one, so that it is known which of them the worker dies of: that one is left out from then on.
@@ -238,6 +284,7 @@ class Worker:
             else:
                 if model not in self._models:
                     model.detach(Unavailable(f"model {model.name} was unloaded"))
+            self._when_changed()
 
     async def _watch_runs(self) -> None:
         limit = self._limits.run_timeout_s

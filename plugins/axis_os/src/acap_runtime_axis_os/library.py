@@ -42,11 +42,13 @@ class Library:
     def __init__(self, name: str, declarations: str, error_domain: str, folder: str | None) -> None:
         self.ffi = FFI()
         self.ffi.cdef(declarations)
-        self._needed: dict[Path, Any] = {}
-        self.functions = self._open(name, folder)
-        missing = [each for each in dir(self.functions) if not hasattr(self.functions, each)]
-        if missing:
-            raise acap.NotReady(f"{name} lacks {', '.join(missing)}: expected that of a device with ACAP 3.5 or newer")
+        self._needed: dict[str, Any] = {}
+        advice = (
+            f"{name} is part of AXIS OS: run this on an Axis device, with ACAP 3.5 or newer, in a container with the "
+            f"device's libraries mounted and {LIBRARIES_VARIABLE} naming their folder"
+        )
+        opener, file = (self._open_file, f"{folder}/{name}") if folder else (self.ffi.dlopen, name)
+        self.functions: Any = acap.open_library(opener, file, advice=advice)
         self._domain: int = getattr(self.functions, error_domain)()
 
     def call(self, function: str, *arguments: Any, fails: Callable[[Any], bool] = operator.not_) -> Any:
@@ -82,27 +84,17 @@ class Library:
         encoded: Any = self.ffi.string(string)
         return str(encoded, errors="replace")
 
-    def _open(self, name: str, folder: str | None) -> Any:
-        try:
-            return self._open_file(Path(folder, name)) if folder else self.ffi.dlopen(name)
-        except OSError as error:
-            reason = str(error).partition(".  Additionally")[0]
-            raise acap.NotReady(
-                f"{reason}; {name} is part of AXIS OS: run this on an Axis device, in a container with the device's "
-                f"libraries mounted and {LIBRARIES_VARIABLE} naming their folder"
-            ) from None
-
-    def _open_file(self, path: Path) -> Any:
+    def _open_file(self, path: str) -> Any:
         """Open a library, and what it needs from the same folder where the loader does not find that: the loader looks
         only where this process's own libraries are, and those shall stay what they are.
         """
         while True:
             try:
-                return self.ffi.dlopen(str(path))
+                return self.ffi.dlopen(path)
             except OSError as error:
                 missing = _MISSING.search(str(error))
-                needed = path.parent / missing[1] if missing else path
-                if needed in self._needed or not needed.is_file() or needed == path:
+                needed = str(Path(path).parent / missing[1]) if missing else path
+                if needed in self._needed or not Path(needed).is_file() or needed == path:
                     raise
                 self._needed[needed] = None  # once, even if two need each other
                 self._needed[needed] = self._open_file(needed)

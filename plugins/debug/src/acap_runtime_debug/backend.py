@@ -22,6 +22,7 @@ class DebugBackend(acap.InferenceBackend):
     chip_id = 1
     name = "debug-device"
     aliases = ("LAROD_CHIP_DEBUG",)
+    suffixes = (".toml",)
     options = MappingProxyType({name: knob.meaning for name, knob in KNOBS.items()})
 
     def probe(self) -> None:

@@ -20,30 +20,19 @@ LIBRARY_VARIABLE: Final = "ACAPRUNTIME_LIBLAROD"
 
 _USUAL_LIBRARY: Final = "liblarod.so.1"
 
+_ADVICE: Final = (
+    "larod 3 is part of AXIS OS: run this on an Axis device that is up to date; in a container, mount the host's "
+    f"libraries and name the file in {LIBRARY_VARIABLE}"
+)
+
 
 class Library:
     """liblarod, opened once for the process: cffi never gives an opened library back."""
 
     def __init__(self, name: str) -> None:
-        try:
-            functions: Any = ffi.dlopen(name)  # known to cffi alone
-        except OSError as error:
-            # cffi adds where else it looked: of no use to who has no larod.
-            reason = str(error).partition(".  Additionally,")[0]
-            raise acap.NotReady(
-                f"{reason}; larod is part of AXIS OS: run this on an Axis device that has it; in a container, mount "
-                f"the host's libraries and name the file in {LIBRARY_VARIABLE}"
-            ) from None
-        # The soname is the same in every version. Before version 3, larodLoadModel took a number for the device: to
-        # call that one with a pointer would crash.
-        if not hasattr(functions, "larodGetDevice"):
-            raise acap.NotReady(
-                f"{name} has no larodGetDevice: expected larod 3, got an older one (or no larod); update AXIS OS"
-            )
-        missing = [function for function in dir(functions) if not hasattr(functions, function)]
-        if missing:
-            raise acap.NotReady(f"{name} lacks {', '.join(missing)}: expected larod 3; update AXIS OS")
-        self.functions = functions
+        # The soname is the same in every version. Before version 3, larodLoadModel took a number for the device, and to
+        # call that one with a pointer would crash: but such a larod lacks larodGetDevice, and is refused.
+        self.functions: Any = acap.open_library(ffi.dlopen, name, advice=_ADVICE)  # known to cffi alone
         self.connecting = threading.Lock()
         """Held while a connection is made or ended. The header calls the library not thread safe, and what it does
         first in a process is where that could matter between connections."""

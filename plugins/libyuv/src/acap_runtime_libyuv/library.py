@@ -17,14 +17,8 @@ ffi.cdef(DECLARATIONS)
 @cache
 def open_library(name: str = "libyuv.so.0") -> Any:  # its functions are known to cffi alone
     """Open libyuv, once for the process: cffi never gives an opened library back."""
-    try:
-        library = ffi.dlopen(name)
-    except OSError as error:
-        raise acap.NotReady(f"{error}; install libyuv 0, on Debian and Ubuntu: apt install libyuv0") from error
-    missing = [function for function in dir(library) if not hasattr(library, function)]
-    if missing:
-        raise acap.NotReady(f"{name} lacks {', '.join(missing)}; install a libyuv of 2019 or newer")
-    return library
+    advice = "install libyuv 0, of 2019 or newer, on Debian and Ubuntu: apt install libyuv0"
+    return acap.open_library(ffi.dlopen, name, advice=advice)
 
 
 def check(function: str, code: int | None) -> None:

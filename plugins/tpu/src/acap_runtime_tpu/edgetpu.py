@@ -6,7 +6,6 @@ Only what runs beside the chip imports this.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +24,10 @@ any file run as code then."""
 OPERATOR: Final = "edgetpu-custom-op"
 """What the compiler makes of the part of a model that the Edge TPU runs."""
 
-_ENTRY: Final = "tflite_plugin_create_delegate"
+_ADVICE: Final = (
+    "install libedgetpu 1 (package libedgetpu1-std of Coral's apt repository, or a build of "
+    "github.com/google-coral/libedgetpu)"
+)
 
 
 def refuse_model_for_cpu(path: Path) -> None:
@@ -52,17 +54,11 @@ def _check_compiled(path: Path, content: bytes) -> None:
 def open_delegate(options: Mapping[str, str]) -> Any:  # the runtime has no types
     """A delegate, which holds an Edge TPU for as long as it lives. Raises `NotReady` with the reason."""
     runtime = import_module(find_interpreter().__module__)
-    library = os.environ.get(LIBRARY_VARIABLE) or LIBRARY
-    try:
-        # The runtime's own class stumbles over a library that it cannot open, in its destructor.
-        found = hasattr(ctypes.CDLL(library), _ENTRY)
-    except OSError as error:
-        raise acap.NotReady(
-            f"{error}; install libedgetpu 1 (package libedgetpu1-std of Coral's apt repository, or a build of "
-            f"github.com/google-coral/libedgetpu), or name its file in {LIBRARY_VARIABLE}"
-        ) from error
-    if not found:
-        raise acap.NotReady(f"{library} is no libedgetpu: it lacks {_ENTRY}; name another file in {LIBRARY_VARIABLE}")
+    # The runtime's own class stumbles over a library that it cannot open, in its destructor.
+    opened = acap.open_library(
+        ctypes.CDLL, LIBRARY, advice=_ADVICE, variable=LIBRARY_VARIABLE, functions=["tflite_plugin_create_delegate"]
+    )
+    library = opened._name  # noqa: SLF001 - ctypes documents it: what was opened
     try:
         return runtime.load_delegate(library, dict(options))
     except ValueError as error:

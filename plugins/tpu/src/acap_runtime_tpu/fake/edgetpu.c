@@ -13,7 +13,8 @@
  *   FAKE_EDGETPU_LOG      a file to which it appends a line "create KEY=VALUE ..." and "destroy" for each delegate
  *   FAKE_EDGETPU_FAULT    "create", "abi" or "invoke": crashes there. "abi" is a libedgetpu built for a TensorFlow
  *                         older than the runtime: it passes a registration that is too short, by value.
- *                         "model": takes no node; "unplugged": fails when it runs
+ *                         "model": takes no node; "unplugged": fails when it runs. Or "/FILE" with one of these words
+ *                         in it, or none: what a process that runs is told
  *
  * The structs are retyped from TensorFlow Lite's C interface (tensorflow/lite/core/c/common.h, 2.16), as far as used.
  */
@@ -107,6 +108,13 @@ struct Delegate {
 
 static bool fault_is(const char* name) {
   const char* fault = getenv("FAKE_EDGETPU_FAULT");
+  char word[16] = "";
+  if (fault && *fault == '/') {
+    FILE* file = fopen(fault, "r");
+    if (file && fscanf(file, "%15s", word) != 1) word[0] = 0;
+    if (file) fclose(file);
+    fault = word;
+  }
   return fault && strcmp(fault, name) == 0;
 }
 

@@ -1,0 +1,234 @@
+"""tensorflow.serving.ModelService: which versions there are and how they are, and another set of models."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from acap_runtime.catalogue import Catalogue
+from acap_runtime.errors import (
+    AcapError,
+    Forbidden,
+    Incomplete,
+    InvalidRequest,
+    NotFound,
+    NotReady,
+    Unimplemented,
+    shown,
+)
+from acap_runtime.model_source import LATEST, ModelSource, VersionPolicy
+from acap_runtime.proto import (
+    GetModelStatusRequest,
+    GetModelStatusResponse,
+    ReloadConfigRequest,
+    ReloadConfigResponse,
+)
+from acap_runtime.rpc import Method, status_of
+from acap_runtime.versions import ServedModel, Version
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRights:
+    """What clients may do to the set of models: nothing unless `allowed`, and then with models that are one of
+    `places` or lie in one; None stands for every place that the server can read.
+    """
+
+    allowed: bool
+    places: Sequence[Path] | None
+
+
+class ModelService:
+    """Versions' states, and reloading.
+
+    `given` are the models that the server was started with: one that was left out and comes back has its chip and its
+    other options again. Nothing is reloaded before `started` is set, since a start fails with any of its models.
+    """
+
+    name: Final = "tensorflow.serving.ModelService"
+
+    def __init__(
+        self, catalogue: Catalogue, rights: ReloadRights, given: Sequence[ModelSource], started: asyncio.Event
+    ) -> None:
+        self._catalogue = catalogue
+        self._rights = rights
+        self._first_given = tuple(given)
+        self._started = started
+        self._one_at_a_time = asyncio.Lock()
+        self._reloading: set[asyncio.Task[None]] = set()
+        self.methods = {
+            "GetModelStatus": Method(GetModelStatusRequest, self.get_model_status),
+            "HandleReloadConfigRequest": Method(ReloadConfigRequest, self.handle_reload_config_request),
+        }
+
+    async def get_model_status(self, request: Any, _context: Any) -> Any:
+        """Answer a GetModelStatusRequest with the state of each version, the highest first, or of the one asked for.
+
+        A version that ended is told too. One that is served has an error where its newer content could not take its
+        place. Raises `NotFound` where there is no such model, version or label.
+        """
+        spec = request.model_spec
+        if not spec.name:
+            raise InvalidRequest("model_spec.name: expected the name of a model, got nothing")
+        response = GetModelStatusResponse()
+        for version in _asked_for(self._model(spec.name), spec):
+            status = response.model_version_status.add(version=version.number, state=int(version.state))
+            _write_status(status.status, _error_of(version))
+        return response
+
+    def _model(self, name: str) -> ServedModel:
+        for model in self._catalogue.files:
+            if model.name == name:
+                return model
+        return self._catalogue.model(name)
+
+    async def handle_reload_config_request(self, request: Any, _context: Any) -> Any:
+        """Serve the models of a ReloadConfigRequest instead of the operator's, and answer when they are loaded.
+
+        Raises `Forbidden` where clients may not, `InvalidRequest` or `NotReady` for what cannot be done, having changed
+        nothing; and `Incomplete` where some of the loads failed, which leaves those versions out.
+        """
+        if not self._rights.allowed:
+            raise Forbidden("over TCP clients may not change the models, unless the server has --model-control")
+        kind = request.config.WhichOneof("config")
+        if kind != "model_config_list":
+            raise InvalidRequest(f"config: expected a model_config_list, got {kind or 'nothing'}")
+        await self._started.wait()
+        # Who stops waiting leaves the server to finish: half of a reload would keep the versions that it replaces.
+        task = asyncio.create_task(self._reload(request.config.model_config_list.config))
+        self._reloading.add(task)
+        task.add_done_callback(self._forget)
+        await asyncio.shield(task)
+        response = ReloadConfigResponse()
+        _write_status(response.status, None)
+        for name in dict.fromkeys(request.metric_names):
+            # Of TensorFlow Serving's counters there is none here; it answers the same of those that it does not know.
+            response.metric.add(name=name, int64_value_increase=0)
+        return response
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._reloading.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits has it; for others the log and GetModelStatus tell
+
+    async def _reload(self, configs: Sequence[Any]) -> None:
+        async with self._one_at_a_time:
+            known = {source.name: source for source in (*self._first_given, *self._catalogue.given)}
+            sources = [_read_config(config, known.get(config.name)) for config in configs]
+            names = [source.name for source in sources]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise InvalidRequest(f"model_config_list: expected each name once, got {shown(twice[0])} again")
+            await asyncio.to_thread(self._check_places, sources)
+            for source in sources:
+                self._check_labels(source)
+            await self._catalogue.configure(sources)
+            for model in map(self._catalogue.model, names):
+                if model.unloaded:
+                    with contextlib.suppress(AcapError):  # its state tells, below
+                        await self._catalogue.load(model.name)
+            failures = [each for name in names for each in _failures(self._catalogue.model(name))]
+        if failures:
+            raise Incomplete(f"the models are configured, but {len(failures)} failed: {'; '.join(failures)}")
+
+    def _check_places(self, sources: Sequence[ModelSource]) -> None:
+        if self._rights.places is None:
+            return
+        places = [place.resolve() for place in self._rights.places]
+        for source in sources:
+            # Resolved, so that no link and no .. leads out.
+            path = source.path.resolve()
+            if not any(path.is_relative_to(place) for place in places):
+                raise Forbidden(
+                    f"base_path of model {shown(source.name)}: over TCP expected the path of a model that the server "
+                    f"was given, or one in its --model-dir, got {shown(source.path)}"
+                )
+
+    def _check_labels(self, source: ModelSource) -> None:
+        """Raise `NotReady` for a label that clients use and that would move to a version that cannot serve them."""
+        model = next((model for model in self._catalogue.models if model.name == source.name), None)
+        if model is None:
+            return
+        available = {version.number for version in model.available}
+        for label, number in source.labels.items():
+            if model.source.labels.get(label, number) != number and number not in available:
+                raise NotReady(
+                    f"version_labels of model {shown(source.name)}: {shown(label)} cannot move to version {number}, "
+                    "which is not available yet; first have it served, then move the label"
+                )
+
+
+def _asked_for(model: ServedModel, spec: Any) -> list[Version]:
+    if spec.version_label:
+        return [model.pick(None, spec.version_label)]
+    versions = [version for _, version in sorted(model.versions.items(), reverse=True)]
+    if spec.HasField("version"):
+        known = ", ".join(str(version.number) for version in versions) or "none"
+        versions = [version for version in versions if version.number == spec.version.value]
+        if not versions:
+            raise NotFound(f"model {shown(model.name)} has no version {spec.version.value}; it has: {known}")
+    if not versions:
+        raise NotFound(f"model {shown(model.name)} has no versions: {model.problem or 'none was found yet'}")
+    return versions
+
+
+def _error_of(version: Version) -> AcapError | None:
+    """What went wrong with a version; that it was unloaded, as it should be, is no error."""
+    if version.retired:
+        return version.failure.error if version.failure else None
+    return version.error
+
+
+def _write_status(status: Any, error: AcapError | None) -> None:
+    """Fill a StatusProto, whose codes are gRPC's."""
+    status.SetInParent()
+    if error is not None:
+        status.error_code = status_of(error).value[0]
+        status.error_message = str(error)
+
+
+def _failures(model: ServedModel) -> Iterator[str]:
+    if model.problem is not None:
+        yield f"model {shown(model.name)}: {model.problem}"
+    for number in sorted(model.chosen & model.versions.keys()):
+        if (error := model.versions[number].error) is not None:
+            yield f"model {shown(model.name)} version {number}: {error}"
+
+
+def _read_config(config: Any, known: ModelSource | None) -> ModelSource:
+    """What a ModelConfig says of a model; what it cannot say is as it was, if the model was known.
+
+    Its platform is not looked at: what a file is decides its chip. Raises `InvalidRequest` or `Unimplemented`.
+    """
+    name, path = config.name, config.base_path
+    # A name like a path would take the place of the file that other clients mean by it.
+    if not name or not name.isprintable() or (name.startswith("/") and name != path):
+        raise InvalidRequest(f"name: expected a model's name of printable characters, not a path, got {shown(name)}")
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidRequest(f"base_path of model {shown(name)}: expected an absolute path, got {shown(path)}")
+    if config.HasField("logging_config"):
+        raise Unimplemented(f"logging_config of model {shown(name)}: this server keeps no log of requests")
+    labels = dict(config.version_labels)
+    for number in (*labels.values(), *config.model_version_policy.specific.versions):
+        if number < 0:
+            raise InvalidRequest(f"model {shown(name)}: expected versions from 0 up, got {number}")
+    source = known or ModelSource(name, Path(path))
+    return dataclasses.replace(
+        source, path=Path(path), versions=_read_policy(name, config.model_version_policy), labels=labels
+    )
+
+
+def _read_policy(name: str, policy: Any) -> VersionPolicy:
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return VersionPolicy()
+        case "specific":
+            if not policy.specific.versions:
+                raise InvalidRequest(f"model_version_policy of model {shown(name)}: expected a version, got none")
+            return VersionPolicy(specific=frozenset(policy.specific.versions))
+        case "latest":
+            return VersionPolicy(latest=policy.latest.num_versions or 1)
+    return LATEST
