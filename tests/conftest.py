@@ -229,10 +229,12 @@ def free_port() -> int:
 def assert_tests_pass() -> Callable[..., None]:
     """Runs the tests in a folder by themselves, without this repository's configuration."""
 
-    def run(tests: Path, python: object = sys.executable, environment: Mapping[str, str] | None = None) -> None:
+    def run(
+        tests: Path, python: object = sys.executable, environment: Mapping[str, str] | None = None, *more: object
+    ) -> None:
         options = ["-q", "--import-mode=importlib", "-W", "error", "-p", "no:cacheprovider", "-c", "/dev/null"]
         done = subprocess.run(
-            [python, "-m", "pytest", *options, "--rootdir", tests, tests],
+            [python, "-m", "pytest", *options, "--rootdir", tests, *more, tests],
             cwd=tests,
             env={**os.environ, **(environment or {})},
             capture_output=True,

@@ -28,6 +28,12 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the compliance kit wrote of each distribution."""
+    return tmp_path_factory.mktemp("reports")
+
+
 def _wheel(wheels: Path, distribution: Path) -> Path:
     stem = "acap_runtime" if distribution.name == "core" else f"acap_runtime_{distribution.name}"
     (wheel,) = wheels.glob(f"{stem}-*.whl")
@@ -54,7 +60,7 @@ def test_a_wheel_holds_every_file_of_its_package(distribution: Path, wheels: Pat
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=lambda path: path.name)
 def test_a_distribution_passes_its_tests_alone(
-    distribution: Path, wheels: Path, tmp_path: Path, assert_tests_pass
+    distribution: Path, wheels: Path, reports: Path, tmp_path: Path, assert_tests_pass
 ) -> None:
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
@@ -66,4 +72,16 @@ def test_a_distribution_passes_its_tests_alone(
     shutil.copytree(distribution, tmp_path / distribution.name, ignore=shutil.ignore_patterns("src", "__pycache__"))
     # A copy has no neighbours: tests of real models look for them where this names them.
     environment = {"ACAP_TEST_MODELS": os.environ.get("ACAP_TEST_MODELS", str(ROOT.parent / "shared" / "models"))}
-    assert_tests_pass(tmp_path / distribution.name / "tests", python, environment)
+    report = f"--compliance-report={reports / distribution.name}.json"
+    assert_tests_pass(tmp_path / distribution.name / "tests", python, environment, report)
+
+
+def test_the_tables_of_the_documents_say_what_the_tests_have_shown(reports: Path) -> None:
+    made = sorted(reports.glob("*.json"))
+    if without := {path.name for path in DISTRIBUTIONS} - {path.stem for path in made}:
+        pytest.skip(f"no report of the tests of {', '.join(sorted(without))}, which were not run")
+    command = [ROOT / "docs" / "build_tables.py", *made]
+    done = subprocess.run([sys.executable, *command, "--check"], capture_output=True, text=True, check=False)
+    if done.returncode == 3:
+        pytest.skip(f"not all tests can run here: {done.stdout}")
+    assert done.returncode == 0, f"run python {' '.join(map(str, command))}\n{done.stdout}{done.stderr}"

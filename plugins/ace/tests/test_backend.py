@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import acap_runtime as acap
 import pytest
 from acap_runtime.testing.processing import ProcessingContract
@@ -7,10 +9,12 @@ from acap_runtime_ace import AceBackend
 
 
 class TestProcessing(ProcessingContract):
+    tested_on = "a stand-in for larod"
     may_import = frozenset({"acap_runtime_larod"})
     formats = frozenset({("nv12", "rgb-interleaved")})
     scales = False
     crops = False
+    reasons: ClassVar = dict.fromkeys(("scales", "crops"), "the engine changes the format and nothing else")
 
     @pytest.fixture
     def backend(self) -> AceBackend:

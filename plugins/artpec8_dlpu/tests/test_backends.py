@@ -10,6 +10,7 @@ from acap_runtime_artpec8_dlpu import Artpec8DlpuBackend, Artpec9DlpuBackend
 
 
 class Contract(InferenceContract):
+    tested_on = "a stand-in for larod"
     may_import = frozenset({"acap_runtime_larod"})
 
     @pytest.fixture

@@ -10,6 +10,7 @@ from acap_runtime_axis_os import VdoCamera
 
 @pytest.mark.usefixtures("nothing_leaks")
 class TestOfTheFakeVdo(CameraContract):
+    tested_on = "a stand-in for VDO"
     sizes = (*CameraContract.sizes, (300, 300), (63, 47))
 
     @pytest.fixture

@@ -8,6 +8,8 @@ from acap_runtime_axis_os import AxParameterStore
 
 
 class TestOfTheDevicesStore(ParameterStoreContract):
+    tested_on = "a stand-in for libaxparameter"
+
     @pytest.fixture
     def store(self, fake_libraries: Path) -> AxParameterStore:
         return AxParameterStore()

@@ -11,6 +11,7 @@ from acap_runtime_cvflow import CvflowBackend, CvflowProcBackend
 
 
 class TestInference(InferenceContract):
+    tested_on = "a stand-in for larod"
     may_import = frozenset({"acap_runtime_larod"})
 
     @pytest.fixture
@@ -34,6 +35,7 @@ class TestInference(InferenceContract):
 
 
 class TestProcessing(ProcessingContract):
+    tested_on = "a stand-in for larod"
     may_import = frozenset({"acap_runtime_larod"})
     formats = frozenset({("nv12", "rgb-planar"), ("nv12", "nv12"), ("rgb-planar", "rgb-planar")})
 

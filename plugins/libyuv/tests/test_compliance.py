@@ -10,8 +10,9 @@ class TestChromaAsInLarod(ProcessingContract):
     reference = Reference(chroma="halved", enlarging="corners")
 
     @pytest.fixture
-    def backend(self) -> LibyuvBackend:
-        return LibyuvBackend("larod")
+    def backend(self, monkeypatch: pytest.MonkeyPatch) -> LibyuvBackend:
+        monkeypatch.delenv("ACAPRUNTIME_LIBYUV_CHROMA", raising=False)
+        return LibyuvBackend()
 
 
 class TestFullChroma(ProcessingContract):
@@ -19,5 +20,6 @@ class TestFullChroma(ProcessingContract):
     tolerance = Tolerance(mean=2, peak=6)
 
     @pytest.fixture
-    def backend(self) -> LibyuvBackend:
-        return LibyuvBackend("full")
+    def backend(self, monkeypatch: pytest.MonkeyPatch) -> LibyuvBackend:
+        monkeypatch.setenv("ACAPRUNTIME_LIBYUV_CHROMA", "full")
+        return LibyuvBackend()

@@ -149,8 +149,22 @@ def test_memory_that_is_never_freed() -> None:
         kept.append(np.ones(2**17, np.uint8))
         return output
 
-    with pytest.raises(AssertionError, match="grew the process by"):
+    with pytest.raises(AssertionError, match="loads grew the process by"):
         Contract().test_close_gives_everything_back(FaultyBackend(fault))
+
+
+def test_memory_that_a_run_keeps() -> None:
+    kept: list[acap.Array] = []
+
+    class Forgetful(Contract):
+        run_rounds = 100
+
+    def fault(_: acap.Array, output: acap.Array) -> acap.Array:
+        kept.append(np.ones(2**17, np.uint8))
+        return output
+
+    with pytest.raises(AssertionError, match="100 runs grew the process by"):
+        Forgetful().test_running_gives_everything_back(FaultyBackend(fault))
 
 
 def test_a_file_that_stays_open(tmp_path: Path) -> None:
@@ -160,10 +174,18 @@ def test_a_file_that_stays_open(tmp_path: Path) -> None:
         kept.append((tmp_path / "leak").open("w"))
         return output
 
-    with pytest.raises(AssertionError, match="open files became"):
+    with pytest.raises(AssertionError, match=r"loads leave \d+ files open"):
         Contract().test_close_gives_everything_back(FaultyBackend(fault))
     for file in kept:
         file.close()
+
+
+def test_a_picture_that_is_another_one_when_it_is_served(tmp_path: Path) -> None:
+    # The server has the plugin's own backend, without the fault.
+    with pytest.raises(AssertionError, match="model0 over a socket"):
+        Contract().test_predict_over_a_socket_gives_what_a_direct_run_does(
+            FaultyBackend(lambda _, output: output + np.uint8(1)), tmp_path
+        )
 
 
 def test_a_conversion_that_is_not_claimed_but_done() -> None:

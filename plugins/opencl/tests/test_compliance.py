@@ -16,6 +16,7 @@ def opened() -> OpenClBackend:
 
 
 class TestTheDeviceThatIsHere(ProcessingContract):
+    tested_on = "the machine's OpenCL device, so far pocl on a CPU"
     tolerance = ONE_LEVEL
 
     @pytest.fixture
@@ -26,6 +27,7 @@ class TestTheDeviceThatIsHere(ProcessingContract):
 class TestADeviceWithMemoryOfItsOwn(ProcessingContract):
     """What a GPU is given, on the device that is here: pictures are copied to it and back."""
 
+    tested_on = "the machine's OpenCL device, so far pocl on a CPU"
     tolerance = ONE_LEVEL
 
     @pytest.fixture

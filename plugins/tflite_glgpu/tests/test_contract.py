@@ -7,8 +7,8 @@ from acap_runtime_tflite_glgpu import TfliteGpuBackend
 
 
 class TestOnAPicture(InferenceContract):
+    tested_on = "the machine's GPU, so far one in software (SwiftShader)"
     may_import = frozenset({"acap_runtime_larod"})
-    reload_rounds = 30
 
     @pytest.fixture(autouse=True)
     def there_is_a_gpu(self, some_gpu: None) -> None:
@@ -30,8 +30,8 @@ class TestOnAPicture(InferenceContract):
 
 
 class TestOnNumbers(InferenceContract):
+    tested_on = "the machine's GPU, so far one in software (SwiftShader)"
     may_import = frozenset({"acap_runtime_larod"})
-    reload_rounds = 30
 
     @pytest.fixture(autouse=True)
     def there_is_a_gpu(self, some_gpu: None) -> None:

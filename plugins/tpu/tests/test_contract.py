@@ -8,8 +8,8 @@ from acap_runtime_tpu import TpuBackend
 
 
 class TestOnTheStandIn(InferenceContract):
+    tested_on = "a stand-in for libedgetpu"
     may_import = frozenset({"acap_runtime_larod"})
-    reload_rounds = 50
 
     @pytest.fixture(autouse=True)
     def plugged_in(self, edgetpu: Callable[..., Path]) -> None:
@@ -43,8 +43,8 @@ class TestOnTheStandIn(InferenceContract):
 class TestOnAnEdgeTpu(InferenceContract):
     """Where there is one, or larod has one; skipped with the reason elsewhere."""
 
+    needs_hardware = True
     may_import = frozenset({"acap_runtime_larod"})
-    reload_rounds = 20
 
     @pytest.fixture
     def backend(self) -> TpuBackend:

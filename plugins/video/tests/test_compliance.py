@@ -45,6 +45,7 @@ class TestFiles(CameraContract):
 
 
 class TestRtsp(CameraContract):
+    tested_on = "a server of the tests' own"
     foreign_sources = ("", "rtsp", "http://host/path", "/data/clip.mp4")
     rounds = 2
 
@@ -70,6 +71,7 @@ class TestRtsp(CameraContract):
 
 
 class TestV4l2(CameraContract):
+    needs_hardware = True
     foreign_sources = ("", "/data/clip.mp4", "v4l2:0")
 
     @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import pytest
 
 import acap_runtime as acap
+from acap_runtime.testing.contract import Contract
 from acap_runtime.testing.discovery import (
     check_found,
     check_no_library,
@@ -16,6 +17,8 @@ from acap_runtime.testing.discovery import (
     package_of,
     require_ready,
 )
+from acap_runtime.testing.held import check_repeated
+from acap_runtime.testing.serving import ServedModel, predict_over_a_socket
 
 _WHERE = "probe, load or prepare"
 
@@ -25,15 +28,23 @@ def require(backend: acap.Backend) -> None:
     require_ready(backend.name, backend.probe)
 
 
-class BackendContract:
+class BackendContract(Contract):
     """The checks that all backends share; `InferenceContract` and `ProcessingContract` add those of their kind.
 
     A check that needs the chip asks for `ready`. That skips with `probe`'s own reason where the chip is missing, or
     fails if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` says that it must be there.
     """
 
-    may_import: ClassVar[frozenset[str]] = frozenset()
-    """Small packages outside the standard library that the plugin needs to tell who it is."""
+    run_rounds: ClassVar[int] = 1000
+    """How often a model is run to see whether everything is given back."""
+    leak_seconds: ClassVar[float] = 2.5
+    """Seconds that the loads may take, and the runs again. Of what is slower, as much as fits is done, but at least
+    `least_rounds`; the report says how much that was."""
+    least_rounds: ClassVar[int] = 20
+    reload_growth: ClassVar[int] = 8 * 2**20
+    """Bytes of memory that all loads together may keep, or all runs."""
+    served_within: ClassVar[float] = 60.0
+    """Seconds that the server may take to load a model and run it."""
 
     @pytest.fixture
     def backend(self) -> acap.Backend:
@@ -76,3 +87,17 @@ class BackendContract:
     @pytest.mark.usefixtures("ready")
     def test_probing_again_gives_the_same_answer(self, backend: acap.Backend) -> None:
         backend.probe()
+
+    def _check_given_back(self, action: Callable[[], None], what: str, most: int) -> None:
+        """Do it again and again, fail where it leaves anything behind, and note how often it was done."""
+        done = check_repeated(
+            action, what, most=most, least=self.least_rounds, seconds=self.leak_seconds, growth=self.reload_growth
+        )
+        self.proven = {what: (done, most)}
+
+    def _predict_over_a_socket(
+        self, backend: acap.Backend, models: Sequence[ServedModel]
+    ) -> dict[str, dict[str, acap.Array]]:
+        outputs = predict_over_a_socket(backend.name, models, self.served_within)
+        self.proven = {"models served": (len(models), len(models))}
+        return outputs

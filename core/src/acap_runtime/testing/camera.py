@@ -20,21 +20,20 @@ The tests of a plugin in full, for a camera that gives raw pictures:
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from math import prod
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import acap_runtime as acap
 from acap_runtime.testing.access_unit import check_encoded
+from acap_runtime.testing.contract import Contract, Kind
 from acap_runtime.testing.discovery import (
     check_found,
     check_no_library,
@@ -43,6 +42,7 @@ from acap_runtime.testing.discovery import (
     package_of,
     require_ready,
 )
+from acap_runtime.testing.held import Held
 
 _WHERE = "probe or open"
 _MARGIN = 4096
@@ -51,15 +51,15 @@ _READS = 5
 """A byte that was written is by chance what was there before, in so many reads, once in 2**40 times."""
 
 
-class CameraContract:
+class CameraContract(Contract):
     """Subclass it as ``Test…``, override `camera` and `source`, and say in the attributes what the camera cannot do.
 
     A check that needs video asks for `ready`. That skips with `probe`'s own reason where the source is missing, or
     fails if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` says that it must be there.
     """
 
-    may_import: ClassVar[frozenset[str]] = frozenset()
-    """Small packages outside the standard library that the plugin needs to tell who it is."""
+    kind: ClassVar[Kind] = "camera"
+    capabilities: ClassVar[tuple[str, ...]] = ("keyframes_on_request",)
     formats: ClassVar[tuple[acap.StreamFormat, ...]] = acap.STREAM_FORMATS
     """What the camera gives from `source`. It must refuse the others."""
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((320, 240), (640, 480), (322, 182))
@@ -80,6 +80,14 @@ class CameraContract:
             metafunc.parametrize("settings", self.supported(), ids=str)
         if "format_settings" in metafunc.fixturenames:
             metafunc.parametrize("format_settings", self.one_of_each_format(), ids=str)
+
+    def shows(self, check: str, arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        settings = arguments.get("settings", arguments.get("format_settings"))
+        if isinstance(settings, acap.StreamSettings):
+            yield "formats", settings.format
+            yield "sizes", f"{settings.width}x{settings.height}"
+            if check == "test_a_keyframe_comes_when_it_is_asked_for" and settings.encoded:
+                yield "capabilities", "keyframes_on_request"
 
     def supported(self) -> list[acap.StreamSettings]:
         """Every format in every size. Override it where `formats` and `sizes` do not tell."""
@@ -305,15 +313,10 @@ class CameraContract:
                         stream.read(picture)
 
         open_read_and_close(2)
-        before = _Held.now()
+        before = Held.now()
         open_read_and_close(self.rounds)
-        after = before.settled()
-        assert after.files <= before.files, (
-            f"{self.rounds} streams of {format_settings} leave {after.files - before.files} files open"
-        )
-        assert after.threads <= before.threads, (
-            f"{self.rounds} streams of {format_settings} leave {after.threads - before.threads} threads running"
-        )
+        before.check_given_back(f"{self.rounds} streams of {format_settings}", self.rounds)
+        self.proven = {"streams of each format": (self.rounds, self.rounds)}
 
     def _check_frame(self, frame: acap.Frame, settings: acap.StreamSettings) -> None:
         assert isinstance(frame, acap.Frame), f"read gave {frame!r:.80}: expected a Frame"
@@ -375,27 +378,3 @@ class _Slot:
                 f"{self._settings}: bytes {where} the picture are written: expected rows without padding, and no more "
                 f"than {self.picture.shape}"
             )
-
-
-class _Held:
-    """What a process holds on to."""
-
-    def __init__(self, files: int, threads: int) -> None:
-        self.files = files
-        self.threads = threads
-
-    @classmethod
-    def now(cls) -> _Held:
-        gc.collect()
-        return cls(*(len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task")))
-
-    def settled(self) -> _Held:
-        """What is held as soon as it is no more than this, or after two seconds: the kernel takes its time to end a
-        thread that was joined.
-        """
-        until = time.monotonic() + 2
-        while True:
-            now = self.now()
-            if (now.files <= self.files and now.threads <= self.threads) or time.monotonic() > until:
-                return now
-            time.sleep(0.02)

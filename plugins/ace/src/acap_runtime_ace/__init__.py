@@ -14,7 +14,7 @@ DEVICES: Final = ("axis-a8-ace-proc", "axis-ace-proc")
 
 
 class AceBackend(acap.ProcessingBackend):
-    """Converts nv12 to rgb-interleaved of the same size."""
+    """Converts images on the Axis Compute Engine: nv12 to rgb-interleaved of the same size."""
 
     chip_id = 10
     name = "axis-a8-ace-proc"

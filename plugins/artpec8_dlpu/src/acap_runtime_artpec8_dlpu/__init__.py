@@ -22,7 +22,7 @@ class DlpuBackend(acap.InferenceBackend):
 
 
 class Artpec8DlpuBackend(DlpuBackend):
-    """The DLPU of ARTPEC-8."""
+    """Runs TensorFlow Lite models on the DLPU of ARTPEC-8, by larod."""
 
     chip_id = 12
     name = "axis-a8-dlpu-tflite"
@@ -31,7 +31,7 @@ class Artpec8DlpuBackend(DlpuBackend):
 
 
 class Artpec9DlpuBackend(DlpuBackend):
-    """The DLPU of ARTPEC-9, to which larod gave a name and no number."""
+    """Runs TensorFlow Lite models on the DLPU of ARTPEC-9, by larod, which gave it a name and no number."""
 
     chip_id = None
     name = "a9-dlpu-tflite"

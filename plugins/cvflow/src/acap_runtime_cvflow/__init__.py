@@ -12,7 +12,7 @@ __all__ = ["CvflowBackend", "CvflowProcBackend"]
 
 
 class CvflowBackend(acap.InferenceBackend):
-    """Runs models that Ambarella's toolchain made for the chip (cavalry binaries)."""
+    """Runs models that Ambarella's toolchain made for CVFlow (cavalry binaries), by larod."""
 
     chip_id = 6
     name = "ambarella-cvflow"
@@ -27,7 +27,7 @@ class CvflowBackend(acap.InferenceBackend):
 
 
 class CvflowProcBackend(acap.ProcessingBackend):
-    """Converts images on the chip's vector processor."""
+    """Converts images on CVFlow's vector processor, by larod."""
 
     chip_id = 9
     name = "ambarella-cvflow-proc"

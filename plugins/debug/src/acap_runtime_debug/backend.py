@@ -17,7 +17,7 @@ from acap_runtime_debug.model_file import read_model_file
 
 
 class DebugBackend(acap.InferenceBackend):
-    """Runs everywhere. Its options are the knobs of a model file, and go before what the file says."""
+    """Echoes its inputs. Its options are the knobs of a model file, and go before what the file says."""
 
     chip_id = 1
     name = "debug-device"

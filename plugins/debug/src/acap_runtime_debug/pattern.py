@@ -34,7 +34,9 @@ def require_raw(settings: acap.StreamSettings) -> acap.Image:
 
 
 class TestPattern(acap.Camera):
-    """Runs everywhere. Its options are the ways in which a camera fails, for trying everything around one."""
+    """Test pictures that tell which frame they are. Its options are the ways in which a camera fails, for trying
+    everything around one.
+    """
 
     name = "test-pattern"
     sources = "test-pattern[:OPTION=VALUE,...]"

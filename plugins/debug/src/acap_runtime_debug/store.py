@@ -21,7 +21,9 @@ _MISBEHAVING: Final = "root.Debug."
 
 
 class DebugStore(acap.ParameterStore):
-    """Runs everywhere. ``root.Debug.Crash`` and its like do to the caller what the options of `TestPattern` do."""
+    """A few parameters without a device. ``root.Debug.Crash`` and its like do to the caller what the options of
+    `TestPattern` do.
+    """
 
     name = "debug"
 

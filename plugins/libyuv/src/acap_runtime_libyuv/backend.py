@@ -19,7 +19,7 @@ LARGEST_SIDE: Final = 16384
 
 
 class LibyuvBackend(acap.ProcessingBackend):
-    """Converts between all formats, with any crop and scale.
+    """Converts images on the CPU, by libyuv.
 
     `chroma` chooses how colour is scaled; None leaves the choice to ``ACAPRUNTIME_LIBYUV_CHROMA``, and to ``larod``
     without that.

@@ -21,7 +21,7 @@ _SMALLEST: Final = acap.Conversion(acap.Image("rgb-planar", 1, 1), acap.Image("r
 
 
 class OpenClBackend(acap.ProcessingBackend):
-    """Converts through larod where that has an OpenCL device, else by pyopencl.
+    """Converts images by OpenCL: through larod where that has such a device, else by pyopencl.
 
     Which of the two is found out once, and what pyopencl opened and compiled is shared by all models of this backend.
     """

@@ -19,7 +19,7 @@ DEFAULT_THREADS: Final = 4
 
 
 class TfliteCpuBackend(acap.InferenceBackend):
-    """Runs models with XNNPACK, where the runtime has it.
+    """Runs TensorFlow Lite models on the CPU with XNNPACK, where the runtime has it.
 
     A thread for each of the machine's processors, at most 4, is the default: by the repository's benchmarks, a single
     client then waits little more than half as long on two processors. Many clients at once are served best by several

@@ -11,7 +11,7 @@ from acap_runtime_larod.fallback import FallbackBackend
 
 
 class TfliteGpuBackend(FallbackBackend):
-    """Runs models by LiteRT's GPU accelerator where that finds a GPU, else by larod."""
+    """Runs TensorFlow Lite models by LiteRT's GPU accelerator where that finds a GPU, else by larod."""
 
     chip_id = 8
     name = "gpu-tflite"

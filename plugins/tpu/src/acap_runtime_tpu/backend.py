@@ -13,7 +13,7 @@ from acap_runtime_tpu.delegate_options import delegate_options
 
 
 class TpuBackend(FallbackBackend):
-    """Drives the Edge TPU by libedgetpu where that is there and ready, else by larod."""
+    """Runs TensorFlow Lite models on the Edge TPU, by libedgetpu where that is there and ready, else by larod."""
 
     chip_id = 4
     name = "google-edge-tpu-tflite"
