@@ -18,6 +18,7 @@ import pytest
 from acap_runtime import AcapError, DeviceError, InvalidRequest, NotReady, Unavailable
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.plugins import InstalledChip, Plugin, load_plugin
+from acap_runtime.repository import ModelFile, file_of
 from acap_runtime.sources import InlineBytes
 from acap_runtime.worker.calls import Answer, Input
 from acap_runtime.worker.queue import CallQueue
@@ -265,6 +266,29 @@ def test_a_file_that_was_asked_for_during_the_rest_can_be_had_after_it(chip: Ins
             await run(await get(catalogue, new))
 
     asyncio.run(scenario())
+
+
+def test_who_looks_at_the_file_for_longer_than_others_load_it_does_not_load_it_again(
+    chip: InstalledChip, write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter((0.0, 0.3))
+
+    def slow_file_of(place: Path) -> ModelFile:
+        time.sleep(next(looks))
+        return file_of(place)
+
+    monkeypatch.setattr("acap_runtime.catalogue.file_of", slow_file_of)
+
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            catalogue = catalogue_of(worker)
+            name = str(write("model", "(path.parent / 'loads').open('a').write('x')"))
+            one, other = await asyncio.gather(get(catalogue, name), get(catalogue, name))
+            assert one is other
+            await run(one)
+
+    asyncio.run(scenario())
+    assert (tmp_path / "loads").read_text() == "x"
 
 
 def test_a_load_that_another_models_crash_interrupted_is_not_held_against_its_file(chip: InstalledChip, write) -> None:

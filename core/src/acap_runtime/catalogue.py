@@ -345,6 +345,8 @@ class Catalogue:
                 version.failure = Failure.of(version.model.error, file)
             if version.failure is not None and version.failure.counts_for(file):
                 raise version.failure.error.again()
+            if version.held:
+                return  # others have loaded it meanwhile
         if version.loading is None:
             version.loading = asyncio.create_task(self._load(version, file))
         # Who stops waiting, at its deadline or because it was cancelled, leaves the load to the others.
