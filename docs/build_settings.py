@@ -41,7 +41,8 @@ def written(text: str) -> str:
     for name, content in (("settings", settings()), ("model options", model_options())):
         begin, end = f"<!-- {name}: made by docs/build_settings.py -->\n", f"<!-- /{name} -->"
         pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
-        text, count = re.subn(pattern, lambda _, new=begin + content + end: new, text, flags=re.DOTALL)
+        new = (begin + content + end).replace("\\", r"\\")
+        text, count = re.subn(pattern, new, text, flags=re.DOTALL)
         if count != 1:
             raise SystemExit(f"operations.md: expected {begin.strip()} and {end} once, found them {count} times")
     return text
@@ -58,7 +59,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 
 def _meaning(field: dataclasses.Field[Any]) -> str:
-    return field.metadata["help"] + ("; may be given several times" if field.metadata["repeatable"] else "")
+    return str(field.metadata["help"]) + ("; may be given several times" if field.metadata["repeatable"] else "")
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,28 @@ def read(made: Any, dtype: str, reader: V2Reader = READER) -> np.ndarray:
     return np.frombuffer(bytes(content), tensor.dtype).reshape(tensor.shape)
 
 
+class SharedObject:
+    """What a client makes with shm_open. Python's own starts a process that watches over it, which other tests see."""
+
+    def __init__(self, size: int) -> None:
+        self.path = Path(tempfile.mkstemp(prefix="acap-test-", dir="/dev/shm")[1])
+        self.name = self.path.name
+        self.path.write_bytes(bytes(size))
+
+    def read(self, start: int, end: int) -> bytes:
+        return self.path.read_bytes()[start:end]
+
+    def write(self, start: int, content: bytes) -> None:
+        with self.path.open("r+b") as file:
+            file.seek(start)
+            file.write(content)
+
+
 @pytest.fixture
-def memory() -> Iterator[SharedMemory]:
-    made = SharedMemory(create=True, size=4096)
+def memory() -> Iterator[SharedObject]:
+    made = SharedObject(4096)
     yield made
-    made.close()
-    made.unlink()
+    made.path.unlink()
 
 
 @pytest.mark.parametrize("dtype", DATATYPES)
@@ -134,10 +150,10 @@ def test_an_input_without_data_is_left_to_a_stream() -> None:
     assert [given[name].has_data for name in ("x", "y")] == [False, True]
 
 
-def test_an_input_is_read_out_of_a_region(memory: SharedMemory) -> None:
+def test_an_input_is_read_out_of_a_region(memory: SharedObject) -> None:
     regions = ClientRegions()
     regions.register("r", Region(f"/{memory.name}", 100, 1000))
-    memory.buf[300:308] = np.float32([1.5, 2.5]).tobytes()
+    memory.write(300, np.float32([1.5, 2.5]).tobytes())
     reader = V2Reader(1 << 20, regions)
     made = shared(request(("x", "FP32", [2], {})), "r", 8, 200)
     assert read(made, "float32", reader).tolist() == [1.5, 2.5]
@@ -178,7 +194,7 @@ def test_half_a_place_in_shared_memory_is_none(name: str) -> None:
         READER.read(made)
 
 
-def region_of(memory: SharedMemory, offset: int = 0, nbytes: int = 4096) -> Region:
+def region_of(memory: SharedObject, offset: int = 0, nbytes: int = 4096) -> Region:
     return Region(f"/{memory.name}", offset, nbytes)
 
 
@@ -197,7 +213,7 @@ def region_of(memory: SharedMemory, offset: int = 0, nbytes: int = 4096) -> Regi
     ],
 )
 def test_a_region_that_is_none_is_not_registered(
-    memory: SharedMemory, name: str, region: Callable[[SharedMemory], Region], error: type[Exception]
+    memory: SharedObject, name: str, region: Callable[[SharedObject], Region], error: type[Exception]
 ) -> None:
     regions = ClientRegions()
     with pytest.raises(error):
@@ -205,14 +221,13 @@ def test_a_region_that_is_none_is_not_registered(
     assert not regions.regions
 
 
-def test_a_name_is_taken_until_it_is_unregistered_or_its_object_gone(memory: SharedMemory) -> None:
+def test_a_name_is_taken_until_it_is_unregistered_or_its_object_gone(memory: SharedObject) -> None:
     regions = ClientRegions()
-    other = SharedMemory(create=True, size=10)
+    other = SharedObject(10)
     regions.register("r", Region(other.name, 0, 10))
     with pytest.raises(AlreadyExists, match="'r'"):
         regions.register("r", region_of(memory))
-    other.close()
-    other.unlink()
+    other.path.unlink()
     regions.register("r", region_of(memory))
     assert regions.regions == {"r": region_of(memory)}
     regions.unregister("unknown")
@@ -222,27 +237,26 @@ def test_a_name_is_taken_until_it_is_unregistered_or_its_object_gone(memory: Sha
     assert not regions.regions
 
 
-def test_regions_are_bounded_and_those_of_objects_that_are_gone_make_room(memory: SharedMemory) -> None:
+def test_regions_are_bounded_and_those_of_objects_that_are_gone_make_room(memory: SharedObject) -> None:
     regions = ClientRegions()
-    other = SharedMemory(create=True, size=10)
+    other = SharedObject(10)
     regions.register("other", Region(other.name, 0, 10))
     for number in range(1023):
         regions.register(str(number), region_of(memory))
     with pytest.raises(Busy, match="1024"):
         regions.register("one more", region_of(memory))
-    other.close()
-    other.unlink()
+    other.path.unlink()
     regions.register("one more", region_of(memory))
     assert "other" not in regions.regions
 
 
-def test_an_answer_is_written_where_it_has_room(memory: SharedMemory) -> None:
+def test_an_answer_is_written_where_it_has_room(memory: SharedObject) -> None:
     part = region_of(memory, 10, 4)
     target = part.open("output 'y'", writable=True)
     target.store(b"abcd")
-    assert bytes(memory.buf[8:16]) == b"\0\0abcd\0\0"
+    assert memory.read(8, 16) == b"\0\0abcd\0\0"
     target.store(b"x")
-    assert bytes(memory.buf[10:14]) == b"xbcd"
+    assert memory.read(10, 14) == b"xbcd"
     with pytest.raises(InvalidRequest, match=r"output 'y'.*room for 5 bytes, got 4"):
         target.store(b"abcde")
     target.close()
@@ -253,8 +267,8 @@ def test_an_answer_is_written_where_it_has_room(memory: SharedMemory) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give an object to another user")
-def test_an_object_of_another_user_is_written_only_if_the_group_may(memory: SharedMemory) -> None:
-    path = Path(f"/dev/shm/{memory.name}")
+def test_an_object_of_another_user_is_written_only_if_the_group_may(memory: SharedObject) -> None:
+    path = memory.path
     os.chown(path, 4321, os.getegid())
     for mode, readable, writable in ((0o600, False, False), (0o640, True, False), (0o660, True, True)):
         path.chmod(mode)

@@ -12,11 +12,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from acap_runtime import AcapError, DeviceError, InvalidRequest, NotReady, Unavailable
+from acap_runtime import AcapError, DeviceError, InvalidRequest, NotFound, NotReady, Unavailable
 from acap_runtime.catalogue import Catalogue
+from acap_runtime.model_source import Batching, ModelSource
 from acap_runtime.plugins import InstalledChip, Plugin, load_plugin
 from acap_runtime.repository import ModelFile, file_of
 from acap_runtime.sources import InlineBytes
@@ -750,5 +752,194 @@ def test_a_model_that_takes_its_time_to_come_back_costs_no_other_and_no_further_
             (process,) = children()
             await run(last)
             assert children() == [process], "the worker was killed once more"
+
+    asyncio.run(scenario())
+
+
+MARKED = """
+def mark(name):
+    with (path.parent / name).open("a") as file:
+        file.write("x")
+mark("loaded")
+def close():
+    mark("closed")
+"""
+
+
+def marked(folder: Path) -> tuple[int, int]:
+    """How many models were loaded and closed, of those whose script has `MARKED`."""
+    loaded, closed = (folder / name for name in ("loaded", "closed"))
+    return (loaded.stat().st_size if loaded.exists() else 0, closed.stat().st_size if closed.exists() else 0)
+
+
+def served(worker: Worker, path: Path, **options: Any) -> Catalogue:
+    workers = Workers(worker.chip, lambda _: worker.chip, lambda _: worker)
+    return Catalogue(workers, models=[ModelSource("m", path, **options)], on_demand=0)
+
+
+def replace(path: Path, script: str) -> None:
+    (path.parent / "new").write_text(script)
+    (path.parent / "new").replace(path)
+
+
+def test_a_load_that_nobody_waits_for_any_more_leaves_no_copy_behind(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        path = write("m", MARKED)
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            catalogue = served(worker, path)
+            await catalogue.find()
+            await catalogue.preload()
+            for number in range(3):
+                replace(path, f"time.sleep(0.3)  # {number}\n{MARKED}")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await catalogue.load("m")
+            await catalogue.load("m")
+            await soon(lambda: marked(tmp_path)[0] - marked(tmp_path)[1] == 1)
+            assert marked(tmp_path)[0] > 1
+            await run(await get(catalogue, "m"))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("how", ["removed", "unloaded"])
+def test_a_model_that_goes_while_it_is_loaded_anew_leaves_nothing(
+    chip: InstalledChip, write, tmp_path: Path, how: str
+) -> None:
+    async def scenario() -> None:
+        path = write("m", MARKED)
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            catalogue = served(worker, path)
+            await catalogue.find()
+            await catalogue.preload()
+            replace(path, f"time.sleep(0.4)\n{MARKED}")
+            refreshing = asyncio.create_task(catalogue.refresh())
+            await asyncio.sleep(0.2)
+            await (catalogue.configure([]) if how == "removed" else catalogue.unload("m"))
+            await refreshing
+            await soon(lambda: marked(tmp_path) == (2, 2))
+            with pytest.raises(NotFound):
+                await get(catalogue, "m")
+            if how == "unloaded":
+                await catalogue.load("m")
+                await run(await get(catalogue, "m"))
+
+    asyncio.run(scenario())
+
+
+def test_a_warm_up_that_failed_on_one_instance_leaves_nothing_running(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    script = """
+def run(data):
+    if (path.parent / "works").exists():
+        return None
+    if not (path.parent / "first").exists():
+        (path.parent / "first").touch()
+        raise acap.DeviceError("cold")
+    time.sleep(0.3)
+"""
+
+    async def scenario() -> None:
+        path = write("m", script)
+        async with running(Worker(chip, WorkerLimits(run_timeout_s=1.0), QUICK)) as worker:
+            catalogue = served(worker, path, instances=2, warm_up=None)
+            await catalogue.find()
+            with pytest.raises(DeviceError, match=r"model m of .*: the model fails when it is warmed up: cold"):
+                await catalogue.preload()
+            (tmp_path / "works").touch()
+            await catalogue.load("m")
+            model = await get(catalogue, "m")
+            assert (model.running, model.running_since) == (0, None)
+            await asyncio.sleep(1.5)
+            await run(model)
+            assert worker.restarts == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_dies_of_the_warm_up_is_the_models_fault_at_once(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            catalogue = served(worker, write("m", CRASHES), warm_up=None)
+            await catalogue.find()
+            with pytest.raises(Unavailable, match="was killed by SIGSEGV"):
+                await catalogue.preload()
+            await soon(lambda: worker.pid is not None)
+            assert worker.restarts == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_load_that_raises_the_systems_errors_says_so_and_the_worker_lives(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            process = worker.pid
+            with pytest.raises(DeviceError, match=r"unexpected FileNotFoundError: .*absent"):
+                await load(worker, write("m", "open('/absent')"))
+            await asyncio.sleep(1.2)
+            assert worker.pid == process
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_changes_while_it_is_loaded_again_leaves_one_copy(
+    chip: InstalledChip, write, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        path = write("m", "raise acap.InvalidRequest('no model')")
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            catalogue = served(worker, path)
+            await catalogue.find()
+            with pytest.raises(InvalidRequest):
+                await catalogue.preload()
+            replace(path, f"time.sleep(0.5)\n{MARKED}")
+            calling = asyncio.create_task(get(catalogue, "m"))
+            await asyncio.sleep(0.2)
+            replace(path, f"time.sleep(0.1)\n{MARKED}")
+            await catalogue.refresh()
+            await calling
+            await run(await get(catalogue, "m"))
+            await soon(lambda: marked(tmp_path) == (2, 1))
+
+    asyncio.run(scenario())
+
+
+def test_calls_that_wait_to_run_together_do_not_miss_their_deadlines_for_it(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = RemoteModel("m", write("m"), {}, 1, CallQueue(64), Batching(8, 2.0))
+            await worker.load(model)
+            await run(model)
+            started = time.monotonic()
+            await run(model, within_s=0.5)
+            assert time.monotonic() - started < 0.5
+
+    asyncio.run(scenario())
+
+
+class Vanishing:
+    """An input that its client took away."""
+
+    nbytes = 1
+
+    def write_into(self, target: memoryview) -> None:
+        raise InvalidRequest("it shrank")
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_one_call_did_wrong_fails_none_that_was_to_run_with_it(chip: InstalledChip, write) -> None:
+    async def scenario() -> None:
+        async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
+            model = RemoteModel("m", write("m"), {}, 1, CallQueue(64), Batching(2, 2.0))
+            await worker.load(model)
+            bad = model.run([Input("data", np.dtype("uint8"), (1,), Vanishing())], (), time.monotonic() + 10)
+            answer, error = await asyncio.gather(run(model, 7), outcome(bad))
+            assert answer.outputs[0].content == b"\7"
+            assert isinstance(error, InvalidRequest)
 
     asyncio.run(scenario())

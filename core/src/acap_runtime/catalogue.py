@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from acap_runtime.errors import AcapError, Busy, InvalidRequest, NotFound, Unavailable, shown
 from acap_runtime.model_source import MODEL_OPTIONS, ModelSource
@@ -23,6 +23,7 @@ from acap_runtime.worker.supervisor import Worker
 from acap_runtime.worker.workers import Workers
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_PATH: Final = 4096
 _KEPT_ENDED: Final = 16
 """Versions that ended, of which a model still tells the state."""
 
@@ -62,6 +63,7 @@ class Catalogue:
         self._models: dict[str, ServedModel] = {}
         self._files: dict[str, ServedModel] = {}
         self._configuring = asyncio.Lock()
+        self._changes: set[asyncio.Task[None]] = set()
         self._given = tuple(models)
         for source in self._given:
             self._add(source, required=True)
@@ -118,7 +120,7 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
-        await self._configure(None, required=False)
+        await self._finished(self._configure(None, required=False))
 
     async def configure(self, models: Iterable[ModelSource], *, required: bool = True) -> None:
         """Serve these instead of the operator's models so far, and what the folder has now; new ones are `required`.
@@ -126,7 +128,7 @@ class Catalogue:
         Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
         `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
         """
-        await self._configure(tuple(models), required=required)
+        await self._finished(self._configure(tuple(models), required=required))
 
     async def _configure(self, given: tuple[ModelSource, ...] | None, *, required: bool) -> None:
         async with self._configuring:  # what was seen of the folder first is not to come true last
@@ -143,7 +145,18 @@ class Catalogue:
                 known = self._models.get(source.name)
                 self._add(source, required=required or (known is not None and known.required))
             self._add_from_folder(found)
+        self._when_changed()
         await asyncio.gather(*(self._update(model) for model in self.models))
+
+    async def _finished(self, change: Coroutine[Any, Any, None]) -> None:
+        """Wait for a change, which is finished even if nobody waits for it any more.
+
+        Half of one would leave versions on the chip that nobody knows.
+        """
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        await asyncio.shield(task)
 
     async def load(self, name: str) -> None:
         """Load a model that was unloaded, or what of it is new. Raises what keeps it from being served."""
@@ -155,7 +168,7 @@ class Catalogue:
             version.rejected = None
             if version.failure is not None:
                 version.failure = Failure(version.failure.error, 0.0, None)
-        await self._update(model)
+        await self._finished(self._update(model))
         if (version := model.pick(None, "")).error is not None:
             raise version.error.again()
 
@@ -163,9 +176,7 @@ class Catalogue:
         """Unload a model's versions when their calls are done; it stays known, and can be loaded again."""
         model = self.model(name)
         model.unloaded = True
-        async with model.changing:
-            for version in model.versions.values():
-                self._retire(version)
+        self._retire_all(model)
 
     @contextlib.asynccontextmanager
     async def use(self, name: str, number: int | None = None, label: str = "") -> AsyncIterator[Version]:
@@ -199,6 +210,8 @@ class Catalogue:
             raise InvalidRequest("model_spec.name: expected the name of a model or the path of a file, got nothing")
         if not self._on_demand or not name.startswith("/"):
             raise self._unknown(name)
+        if len(name) > _LONGEST_PATH:
+            raise InvalidRequest(f"model {shown(name)}: expected a path of at most {_LONGEST_PATH} characters")
         if "\0" in name:
             raise InvalidRequest(f"model {shown(name)}: a path holds no NUL character")
 
@@ -235,8 +248,7 @@ class Catalogue:
     def _remove(self, name: str) -> None:
         model = self._models.pop(name)
         model.removed = True
-        for version in model.versions.values():
-            self._retire(version)
+        self._retire_all(model)
 
     def _add_file(self, path: str) -> ServedModel:
         if len(self._files) >= self._on_demand:
@@ -271,7 +283,7 @@ class Catalogue:
     async def _update(self, model: ServedModel) -> None:
         """Load what is new of a model, then retire what it replaces."""
         async with model.changing:
-            if model.removed or model.unloaded:
+            if not model.is_wanted():
                 return
             loading = await self._plan(model)
             await asyncio.gather(*(self._introduce(model, version) for version in loading))
@@ -279,9 +291,12 @@ class Catalogue:
                 for number, version in model.versions.items():
                     if number not in model.chosen:
                         self._retire(version)
+            if not model.is_wanted():
+                self._retire_all(model)  # what was loaded meanwhile too
             ended = [number for number, version in sorted(model.versions.items()) if version.state is State.END]
-            for number in ended[:-_KEPT_ENDED]:
+            for number in [number for number in ended if number not in model.chosen][:-_KEPT_ENDED]:
                 del model.versions[number]
+        self._when_changed()
 
     async def _plan(self, model: ServedModel) -> list[Version]:
         """The versions to load: what the disk has of those that the model's policy chooses, and is not loaded yet."""
@@ -300,7 +315,7 @@ class Catalogue:
             if version is None or version.retired or not version.tried(model.source, file):
                 fresh = self._version(model.source, number, place)
                 fresh.file = file
-                if version is None or not version.held:
+                if version is None or version.retired or not (version.held or version.loading):
                     model.versions[number] = fresh
                 version = fresh
             if version.state is State.START or version.loading is not None:
@@ -320,6 +335,10 @@ class Catalogue:
         model.versions[version.number] = version
         if current is not version:
             self._retire(current)
+
+    def _retire_all(self, model: ServedModel) -> None:
+        for version in model.versions.values():
+            self._retire(version)
 
     def _retire(self, version: Version) -> None:
         """Give a version no further call, and unload it when it has none."""

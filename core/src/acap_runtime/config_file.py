@@ -6,6 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -14,12 +15,12 @@ from acap_runtime.errors import InvalidRequest
 _LARGEST_FILE: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConfigFile:
     """What a file says; tables named in `entries` are one entry for each of their own tables."""
 
     path: Path
-    lines: Sequence[str]
+    text: str
     content: Mapping[str, Any]
 
     @classmethod
@@ -34,8 +35,8 @@ class ConfigFile:
         if len(text) > _LARGEST_FILE:
             raise InvalidRequest(f"configuration file {path}: expected at most {_LARGEST_FILE} bytes")
         try:
-            return cls(path, text.splitlines(keepends=True), tomllib.loads(text))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            return cls(path, text, tomllib.loads(text))
+        except (ValueError, RecursionError) as error:  # TOML that is wrong, or a number beyond all bounds
             raise InvalidRequest(f"configuration file {path}: {error}") from None
 
     def entries(self) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -48,18 +49,38 @@ class ConfigFile:
 
     def place(self, keys: Sequence[str]) -> str:
         """``FILE:LINE``, the line being where the statement begins by which a key comes to be there."""
-        start = 0
-        for end in range(1, len(self.lines) + 1):
+        line = self._lines.get(tuple(keys))
+        return str(self.path) if line is None else f"{self.path}:{line}"
+
+    @cached_property
+    def _lines(self) -> Mapping[tuple[str, ...], int]:
+        found: dict[tuple[str, ...], int] = {}
+        table: tuple[str, ...] = ()
+        statement, start = "", 0
+        for number, line in enumerate(self.text.splitlines(keepends=True), 1):
+            statement, start = statement + line, start or number
             try:
-                known: Any = tomllib.loads("".join(self.lines[:end]))
+                said = tomllib.loads(statement)
             except tomllib.TOMLDecodeError:
                 continue  # within a statement of several lines
-            for key in keys:
-                known = known.get(key) if isinstance(known, dict) else None
-            if known is not None:
-                return f"{self.path}:{start + 1}"
-            start = end
-        return str(self.path)
+            paths = list(_paths(said))
+            if statement.lstrip().startswith("["):
+                table = max(paths, key=len)
+                paths = [table]
+            else:
+                paths = [(*table, *path) for path in paths]
+            for path in paths:
+                for length in range(1, len(path) + 1):
+                    found.setdefault(path[:length], start)
+            statement, start = "", 0
+        return found
+
+
+def _paths(table: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in table.items():
+        yield (key,)
+        if isinstance(value, dict):
+            yield from ((key, *path) for path in _paths(value))
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -23,6 +23,7 @@ from acap_runtime.worker.calls import Answer, Input
 
 _LOG = logging.getLogger(__name__)
 NO_DEADLINE_S: Final = 365 * 24 * 3600.0
+_MOST_TENSORS: Final = 1000
 _LISTED_NAMES: Final = 10
 _PICTURE_DTYPE: Final = np.dtype(np.uint8)
 
@@ -36,6 +37,12 @@ class GivenTensor(Protocol):
 
     def read(self, name: str, expected: np.dtype[Any], default_shape: tuple[int, ...]) -> Tensor:
         """The tensor, for an input of that name and dtype. Raises `InvalidRequest` naming it."""
+
+
+def check_count(what: str, count: int) -> None:
+    """Refuse a request before time is spent on each of the tensors that it names. Raises `InvalidRequest`."""
+    if count > _MOST_TENSORS:
+        raise InvalidRequest(f"{what}: expected at most {_MOST_TENSORS}, got {count}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +186,6 @@ def _wanted_outputs(specs: Sequence[TensorSpec], wanted: Iterable[str], field: s
 
 
 def _listed(names: Iterable[str]) -> str:
-    every = [shown(name) for name in names]
-    return ", ".join(every[:_LISTED_NAMES]) + (
-        f" and {len(every) - _LISTED_NAMES} more" if every[_LISTED_NAMES:] else ""
-    )
+    every = list(names)
+    more = f" and {len(every) - _LISTED_NAMES} more" if every[_LISTED_NAMES:] else ""
+    return ", ".join(map(shown, every[:_LISTED_NAMES])) + more

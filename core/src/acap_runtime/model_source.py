@@ -93,6 +93,10 @@ def parse_model(text: str) -> ModelSource:
 
 def make_source(name: str, path: str, options: Mapping[str, str]) -> ModelSource:
     """A model from what is written of it. Raises `InvalidRequest` naming the option."""
+    if not name.isprintable():
+        raise InvalidRequest(f"expected a name of printable characters (NAME=PATH), got {name!r:.200}")
+    if "\0" in path:
+        raise InvalidRequest(f"model {name}: a path holds no NUL character")
     own: dict[str, Any] = {}
     for option, (_, parse) in MODEL_OPTIONS.items():
         if option in options:

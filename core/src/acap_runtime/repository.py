@@ -90,10 +90,15 @@ def models_in(folder: Path, suffixes: Collection[str]) -> list[ModelSource]:
         raise NotFound(f"model folder {shown(folder)} does not exist") from None
     except OSError as error:
         raise Forbidden(f"model folder {shown(error.filename or folder)} cannot be read: {error.strerror}") from None
-    for name, paths in found.items():
+    models = []
+    for name, paths in sorted(found.items()):
         if len(paths) > 1:
             _LOG.warning("model %s is not served: expected one of its name, got %s", name, ", ".join(map(str, paths)))
-    return [ModelSource(name, paths[0]) for name, paths in sorted(found.items()) if len(paths) == 1]
+        elif not name.isprintable():
+            _LOG.warning("model %r is not served: expected a name of printable characters", name)
+        else:
+            models.append(ModelSource(name, paths[0]))
+    return models
 
 
 def _is_visible_file(path: Path) -> bool:

@@ -59,7 +59,7 @@ async def serve(settings: Settings, plugins: Plugins, reread: Callable[[], Setti
     knows its settings, some of which device parameters may have (``-o``); the chip and the models given come up
     meanwhile, and calls for them wait. Raises `AcapError` where the start fails.
     """
-    stop = _stop_event()
+    stop, hangup = _event_of(signal.SIGTERM, signal.SIGINT), _event_of(signal.SIGHUP)
     store = make_store(settings, plugins)
     try:
         overriding = asyncio.create_task(overridden(settings, store))
@@ -67,7 +67,7 @@ async def serve(settings: Settings, plugins: Plugins, reread: Callable[[], Setti
         await asyncio.wait((overriding, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if overriding.done():
-            await _serve(overriding.result(), plugins, store, stop, reread)
+            await _serve(overriding.result(), plugins, store, stop=stop, hangup=hangup, reread=reread)
         else:
             overriding.cancel()
     finally:
@@ -76,7 +76,13 @@ async def serve(settings: Settings, plugins: Plugins, reread: Callable[[], Setti
 
 
 async def _serve(
-    settings: Settings, plugins: Plugins, store: Store | None, stop: asyncio.Event, reread: Callable[[], Settings]
+    settings: Settings,
+    plugins: Plugins,
+    store: Store | None,
+    *,
+    stop: asyncio.Event,
+    hangup: asyncio.Event,
+    reread: Callable[[], Settings],
 ) -> None:
     if settings.verbose:
         logging.getLogger().setLevel(logging.DEBUG)
@@ -133,7 +139,7 @@ async def _serve(
             asyncio.create_task(health.follow(changed)),
             asyncio.create_task(streams.expire()),
             asyncio.create_task(_follow_files(start, catalogue)),
-            asyncio.create_task(_follow_hangups(start, catalogue, lambda: _served_models(reread(), chip))),
+            asyncio.create_task(_follow_hangups(hangup, start, catalogue, lambda: _served_models(reread(), chip))),
         ]
         grace_s = settings.grace_s
         try:
@@ -256,11 +262,9 @@ async def _follow_files(start: asyncio.Task[None], catalogue: Catalogue) -> None
 
 
 async def _follow_hangups(
-    start: asyncio.Task[None], catalogue: Catalogue, models: Callable[[], Sequence[ModelSource]]
+    hangup: asyncio.Event, start: asyncio.Task[None], catalogue: Catalogue, models: Callable[[], Sequence[ModelSource]]
 ) -> None:
     """Look at the models again at each SIGHUP."""
-    hangup = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
     await asyncio.wait([start])
     while True:
         await hangup.wait()
@@ -270,6 +274,8 @@ async def _follow_hangups(
             _LOG.info("SIGHUP: models are as the settings and the disk have them now")
         except AcapError as error:
             _LOG.error("SIGHUP: the models stay as they are: %s", error)
+        except Exception:  # noqa: BLE001 - the server goes on with what it has
+            _LOG.exception("SIGHUP: unexpected error; the models may be as they were")
 
 
 async def _until_stopped(
@@ -293,11 +299,11 @@ async def _until_stopped(
         stopped.cancel()
 
 
-def _stop_event() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
+def _event_of(*signals: signal.Signals) -> asyncio.Event:
+    event = asyncio.Event()
+    for number in signals:
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    return event
 
 
 @contextlib.asynccontextmanager

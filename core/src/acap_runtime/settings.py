@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,12 +167,10 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        names = [model.name for model in self.models]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InvalidRequest(f"--model: expected each name once, got {', '.join(twice)} again")
-        names = [camera.name for camera in self.cameras]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InvalidRequest(f"--camera: expected each name once, got {', '.join(twice)} again")
+        for option, named in (("model", self.models), ("camera", self.cameras)):
+            names = Counter(each.name for each in named)
+            if twice := sorted(name for name, count in names.items() if count > 1):
+                raise InvalidRequest(f"--{option}: expected each name once, got {', '.join(twice)} again")
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:

@@ -93,10 +93,10 @@ class Version:
     @property
     def error(self) -> AcapError | None:
         """Why it is not served, or why its newer content is not."""
-        if self.model.error is not None:
-            return self.model.error
         if self.failure is not None:
             return self.failure.error
+        if self.model.error is not None:
+            return self.model.error
         return None if self.rejected is None else self.rejected[1].error
 
     def tried(self, source: ModelSource, file: ModelFile) -> bool:
@@ -137,6 +137,9 @@ class ServedModel:
     @property
     def serving(self) -> bool:
         return any(version.model.serving and not version.retired for version in self.versions.values())
+
+    def is_wanted(self) -> bool:
+        return not (self.removed or self.unloaded)
 
     @property
     def why_not(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
@@ -44,7 +45,7 @@ class Watcher:
     async def _watch_current(self) -> None:
         """Watch what the catalogue has now, until that is something else."""
         watched = self._catalogue.watched
-        folders = {path for path in watched if path.is_dir()}
+        folders = await asyncio.to_thread(_folders, watched)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch({path.parent for path in watched}, watched, stop, recursive=False))
@@ -53,7 +54,7 @@ class Watcher:
             self._refresh()  # what changed while nobody watched
             # What a client configured comes with no event of the disk.
             while (  # noqa: ASYNC110
-                self._catalogue.watched == watched and {path for path in watched if path.is_dir()} == folders
+                self._catalogue.watched == watched and await asyncio.to_thread(_folders, watched) == folders
             ):
                 await asyncio.sleep(_LOOK_S)
             stop.set()
@@ -61,7 +62,7 @@ class Watcher:
     async def _watch(
         self, paths: Collection[Path], only: Collection[Path], stop: asyncio.Event, *, recursive: bool
     ) -> None:
-        there = [path for path in paths if path.is_dir()]
+        there = await asyncio.to_thread(_folders, paths)
         if not there:
             return
         changes = awatch(
@@ -98,3 +99,15 @@ class Watcher:
 def _only(paths: Collection[Path]) -> Callable[[Change, str], bool]:
     names = {str(path) for path in paths}
     return lambda _change, path: path in names
+
+
+def _folders(paths: Collection[Path]) -> set[Path]:
+    """Those that are folders which can be watched; asking may take as long as a disk on the network pleases."""
+    return {path for path in paths if _is_readable_folder(path)}
+
+
+def _is_readable_folder(path: Path) -> bool:
+    try:
+        return path.is_dir() and os.access(path, os.R_OK)
+    except OSError:
+        return False

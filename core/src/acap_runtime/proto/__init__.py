@@ -68,14 +68,8 @@ SystemSharedMemoryUnregisterRequest = _message("inference.SystemSharedMemoryUnre
 SystemSharedMemoryUnregisterResponse = _message("inference.SystemSharedMemoryUnregisterResponse")
 CudaSharedMemoryStatusRequest = _message("inference.CudaSharedMemoryStatusRequest")
 CudaSharedMemoryStatusResponse = _message("inference.CudaSharedMemoryStatusResponse")
-CudaSharedMemoryRegisterRequest = _message("inference.CudaSharedMemoryRegisterRequest")
-CudaSharedMemoryRegisterResponse = _message("inference.CudaSharedMemoryRegisterResponse")
 CudaSharedMemoryUnregisterRequest = _message("inference.CudaSharedMemoryUnregisterRequest")
 CudaSharedMemoryUnregisterResponse = _message("inference.CudaSharedMemoryUnregisterResponse")
-TraceSettingRequest = _message("inference.TraceSettingRequest")
-TraceSettingResponse = _message("inference.TraceSettingResponse")
-LogSettingsRequest = _message("inference.LogSettingsRequest")
-LogSettingsResponse = _message("inference.LogSettingsResponse")
 
 # Axis'.
 NewStreamRequest = _message("videocapture.v1.NewStreamRequest")

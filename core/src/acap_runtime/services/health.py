@@ -85,9 +85,9 @@ class HealthService:
         elif name in self._others:
             serves = True
         else:
-            model = next((model for model in self._catalogue.models if model.name == name), None)
-            if model is None:
+            try:
+                serves = self._catalogue.model(name).serving
+            except NotFound:
                 return None
-            serves = model.serving
         serves = serves and not self._stopping
         return HealthCheckResponse.SERVING if serves else HealthCheckResponse.NOT_SERVING

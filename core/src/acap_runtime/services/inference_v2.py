@@ -18,7 +18,7 @@ from acap_runtime import v2_models
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.client_regions import Region
 from acap_runtime.errors import AcapError, Forbidden, InvalidRequest, NotFound, TooLate, Unimplemented, shown
-from acap_runtime.inference import Inference, Request, Result
+from acap_runtime.inference import Inference, Request, Result, check_count
 from acap_runtime.model_source import HIGHEST_VERSION
 from acap_runtime.proto import (
     CudaSharedMemoryStatusRequest,
@@ -52,6 +52,7 @@ from acap_runtime.proto import (
     SystemSharedMemoryUnregisterResponse,
 )
 from acap_runtime.rpc import Method, unimplemented
+from acap_runtime.sources import ClientMemory
 from acap_runtime.v2_tensors import V2Reader, add_output, require, value_of
 from acap_runtime.versions import Version
 
@@ -202,22 +203,23 @@ class InferenceV2Service:
     async def _infer(self, request: Any, context: Context, response: Any) -> None:
         """Run a model for a ModelInferRequest and fill in the ModelInferResponse. Raises `AcapError`."""
         parameters = _parameters(request.parameters)
-        with contextlib.ExitStack() as held:
-            memories = {}
-            for name, region in self._shared_outputs(request.outputs).items():
-                memory = memories[name] = region.open(f"output {shown(name)}", writable=True)
-                held.callback(memory.close)
-            result = await self._run(request, parameters, context.time_remaining())
-            response.id, response.model_name = request.id, request.model_name
-            response.model_version = str(result.version.number)
-            if result.frame:
-                response.parameters["frame_reference"].int64_param = result.frame
-            for output in result.answer.outputs:
-                content = output.content
-                if output.name in memories:
-                    memories[output.name].store(content)
-                    content = b""
-                add_output(response, output.name, output.dtype, output.shape, content)
+        check_count("inputs", len(request.inputs))
+        check_count("outputs", len(request.outputs))
+        regions = self._shared_outputs(request.outputs)
+        for name, region in regions.items():
+            _open_output(name, region).close()  # what cannot be written is not worth a run
+        result = await self._run(request, parameters, context.time_remaining())
+        response.id, response.model_name = request.id, request.model_name
+        response.model_version = str(result.version.number)
+        if result.frame:
+            response.parameters["frame_reference"].int64_param = result.frame
+        for output in result.answer.outputs:
+            content = output.content
+            if output.name in regions:
+                with contextlib.closing(_open_output(output.name, regions[output.name])) as memory:
+                    memory.store(content)
+                content = b""
+            add_output(response, output.name, output.dtype, output.shape, content)
 
     async def _run(self, request: Any, parameters: Mapping[str, Any], remaining_s: float | None) -> Result:
         timeout_s = parameters.get("timeout", 0) / _US or None
@@ -322,6 +324,10 @@ class InferenceV2Service:
             raise Forbidden(
                 "models are loaded and unloaded on the unix socket; over TCP the server allows it with --model-control"
             )
+
+
+def _open_output(name: str, region: Region) -> ClientMemory:
+    return region.open(f"output {shown(name)}", writable=True)
 
 
 def _check_repository(name: str) -> None:

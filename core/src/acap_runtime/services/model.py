@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.errors import (
     AcapError,
+    Busy,
     Forbidden,
     Incomplete,
     InvalidRequest,
@@ -30,6 +32,10 @@ from acap_runtime.proto import (
 )
 from acap_runtime.rpc import Method, status_of
 from acap_runtime.versions import ServedModel, Version
+
+_MOST_MODELS: Final = 10_000
+_LONGEST_NAME: Final = 1000
+_MOST_RELOADS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +103,20 @@ class ModelService:
         kind = request.config.WhichOneof("config")
         if kind != "model_config_list":
             raise InvalidRequest(f"config: expected a model_config_list, got {kind or 'nothing'}")
+        configs = request.config.model_config_list.config
+        names = Counter(config.name for config in configs)
+        if len(configs) > _MOST_MODELS or any(len(name) > _LONGEST_NAME for name in names):
+            raise InvalidRequest(
+                f"model_config_list: expected at most {_MOST_MODELS} models with names of at most {_LONGEST_NAME} "
+                f"characters, got {len(configs)}, the longest with {max(map(len, names))}"
+            )
+        if twice := sorted(name for name, count in names.items() if count > 1):
+            raise InvalidRequest(f"model_config_list: expected each name once, got {shown(twice[0])} again")
+        if len(self._reloading) >= _MOST_RELOADS:
+            raise Busy(f"{len(self._reloading)} reloads are being done or wait already; try again later")
         await self._started.wait()
         # Who stops waiting leaves the server to finish: half of a reload would keep the versions that it replaces.
-        task = asyncio.create_task(self._reload(request.config.model_config_list.config))
+        task = asyncio.create_task(self._reload(configs))
         self._reloading.add(task)
         task.add_done_callback(self._forget)
         await asyncio.shield(task)
@@ -120,8 +137,6 @@ class ModelService:
             known = {source.name: source for source in (*self._first_given, *self._catalogue.given)}
             sources = [_read_config(config, known.get(config.name)) for config in configs]
             names = [source.name for source in sources]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise InvalidRequest(f"model_config_list: expected each name once, got {shown(twice[0])} again")
             await asyncio.to_thread(self._check_places, sources)
             for source in sources:
                 self._check_labels(source)
@@ -149,7 +164,7 @@ class ModelService:
 
     def _check_labels(self, source: ModelSource) -> None:
         """Raise `NotReady` for a label that clients use and that would move to a version that cannot serve them."""
-        model = next((model for model in self._catalogue.models if model.name == source.name), None)
+        model = self._catalogue.known(source.name)
         if model is None:
             return
         available = {version.number for version in model.available}

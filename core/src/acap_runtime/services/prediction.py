@@ -10,7 +10,7 @@ import numpy as np
 
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.errors import InvalidRequest, shown
-from acap_runtime.inference import Inference, Request
+from acap_runtime.inference import Inference, Request, check_count
 from acap_runtime.proto import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -64,6 +64,8 @@ class PredictionService:
     async def predict(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         """Answer a PredictRequest with a PredictResponse. Raises `AcapError`."""
         spec = request.model_spec
+        check_count("inputs", len(request.inputs))
+        check_count("output_filter", len(request.output_filter))
         result = await self._inference.run(
             Request(
                 spec.name,

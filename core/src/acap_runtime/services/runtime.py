@@ -107,7 +107,7 @@ def _version(model: ServedModel, each: Version) -> dict[str, Any]:
         "chip": each.worker.chip.backend.name,
         "instances": remote.instances,
         "required": model.required,
-        "waiting_calls": len(remote.queue),
+        "waiting_calls": remote.queue.waiting,
         "running_calls": remote.running,
         "queue_limit": remote.queue.limit,
         "calls": {

@@ -6,7 +6,6 @@ the model.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import queue
@@ -51,13 +50,17 @@ def _serve_model(backend: Backend, message: Mapping[str, Any], channel: Channel)
     threads: list[threading.Thread] = []
     try:
         model = _start_instances(_loader(backend, message), message["instances"], channel, threads)
-        channel.send({side: [pack_spec(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")})
-    except OSError as error:
-        _LOG.debug("the front is gone: %s", error)
+        word: dict[str, Any] = {
+            side: [pack_spec(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")
+        }
     except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
         _log_unexpected("load", error)
-        with contextlib.suppress(OSError):
-            channel.send({"error": pack_error(error)})
+        word = {"error": pack_error(error)}
+    try:
+        channel.send(word)
+    except OSError as error:
+        _LOG.debug("the front is gone: %s", error)
+    if "error" in word:
         channel.hang_up()
     for thread in threads:
         thread.join()

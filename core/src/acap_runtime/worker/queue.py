@@ -16,6 +16,8 @@ from acap_runtime.worker.statistics import Typical
 
 _USABLE: Final = 0.9
 """The share of the time until a deadline that may be promised away: the rest is for what cannot be foreseen."""
+_MOST_COMPARED: Final = 256
+"""Calls behind a new one that are asked whether they can wait for it."""
 _FAR_S: Final = 3600.0
 """A deadline that is further away than any queue is long."""
 
@@ -62,10 +64,12 @@ class CallQueue:
         self._elsewhere = 0
 
     def __len__(self) -> int:
-        return len(self._calls) + self._elsewhere
+        return len(self._calls)
 
-    def __bool__(self) -> bool:
-        return bool(self._calls)
+    @property
+    def waiting(self) -> int:
+        """How many wait, those for the model to be loaded included."""
+        return len(self._calls) + self._elsewhere
 
     def __iter__(self) -> Iterator[Call]:
         return (call for _, _, call in self._calls)
@@ -114,8 +118,12 @@ class CallQueue:
             call.fail(TooLate("the deadline passed before the chip was free"))
         return None
 
+    def latest_start(self, call: Call) -> float:
+        """When a call has to run to keep its deadline (monotonic seconds)."""
+        return call.came + (call.until - call.came) * _USABLE - self.pace.within_s(0)
+
     def _check_room(self) -> None:
-        if len(self) >= self.limit:
+        if self.waiting >= self.limit:
             raise Busy(f"{self.limit} calls wait for the model already (--queue); try again later")
 
     def _check_deadlines(self, call: Call, at_chip: int) -> None:
@@ -127,7 +135,7 @@ class CallQueue:
                 f"{at_chip + index} calls are ahead, an answer would take up to {within_s:.3g} s and the deadline "
                 f"leaves {max(call.until - now, 0):.3g} s; try again later, or with a longer deadline"
             )
-        for position, (until, _, _) in enumerate(self._calls[index:], at_chip + index):
+        for position, (until, _, _) in enumerate(self._calls[index : index + _MOST_COMPARED], at_chip + index):
             left_s = (until - now) * _USABLE
             if left_s > _FAR_S:
                 return

@@ -67,6 +67,7 @@ class RemoteModel:
     _channel: Channel | None = None
     _ready: bool = False  # loaded and warm
     _open: bool = False  # ready, and nothing known to be wrong with the channel
+    _lost: AcapError | None = None  # how the last worker that had it went
     _loading: asyncio.Future[None] | None = None
     _running: dict[int, _Execution] = field(default_factory=dict)
     _last_execution: int = 0
@@ -115,7 +116,7 @@ class RemoteModel:
 
         Raises the error that the worker answers, or `Unavailable` where it dies meanwhile.
         """
-        self._channel = channel
+        self._channel, self._lost = channel, None
         loop = asyncio.get_running_loop()
         self._loading = loop.create_future()
         loop.add_reader(channel.fileno(), self._receive)
@@ -124,6 +125,7 @@ class RemoteModel:
             await self._warm(loop)
         except BaseException:
             self._drop_channel()
+            self._running.clear()
             raise
         finally:
             self._loading = None
@@ -138,7 +140,7 @@ class RemoteModel:
     def detach(self, error: AcapError) -> int:
         """The worker is gone: fail the calls that ran, and say how many they were; the others wait for the next."""
         self._drop_channel()
-        self.lost_since = None
+        self._lost, self.lost_since = error, None
         if self._loading is not None and not self._loading.done():
             self._loading.set_exception(error)
         executions = list(self._running.values())
@@ -208,8 +210,7 @@ class RemoteModel:
             try:
                 self._send(_Execution(calls))
             except AcapError as error:
-                for call in calls:
-                    call.fail(error)
+                self._part(calls, error)
             except BlockingIOError:
                 for call in calls:
                     call.fail(Busy(f"the worker takes no more messages for model {self.name}"))
@@ -219,6 +220,15 @@ class RemoteModel:
                 for call in calls:
                     self.queue.put_back(call)
         self._mark_started()
+
+    def _part(self, calls: Sequence[Call], error: AcapError) -> None:
+        """What one call did wrong is not for those to suffer that were to run with it."""
+        for call in calls:
+            if len(calls) == 1:
+                call.fail(error)
+            else:
+                call.rows = None
+                self.queue.put_back(call)
 
     def _next_calls(self) -> list[Call]:
         """The calls that run next, together; none where more may join them within the time that is allowed."""
@@ -234,7 +244,8 @@ class RemoteModel:
                     continue
                 calls.append(call)
                 rows += call.rows
-        wait_s = min(call.came for call in calls) + self.batching.delay_s - time.monotonic()
+        waits_until = min(call.came for call in calls) + self.batching.delay_s
+        wait_s = min(waits_until, self.queue.latest_start(first)) - time.monotonic()
         if rows >= self.batching.size or wait_s <= 0:
             return calls
         if self._timer is None:
@@ -248,6 +259,8 @@ class RemoteModel:
     async def _warm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run what is to warm the model up, on all instances at once. Raises what that raises."""
         for inputs in await self.warm_up(self.inputs) if self.warm_up else ():
+            if self._lost is not None:
+                raise self._lost.again()
             now = time.monotonic()
             executions = [
                 _Execution([Call(inputs, (), float("inf"), now, loop.create_future())], started=now)
@@ -257,6 +270,10 @@ class RemoteModel:
                 for execution in executions:
                     self._send(execution)
                 await asyncio.gather(*(execution.calls[0].future for execution in executions))
+            except OSError:
+                # The worker is dying. The supervisor will say so.
+                self._loading = loop.create_future()
+                await self._loading
             except AcapError as error:
                 raise type(error)(f"the model fails when it is warmed up: {error}") from None
 
@@ -403,7 +420,8 @@ class RemoteModel:
         statistics.converted.add(answer.conversion_s)
         statistics.ran.add(answer.run_s)
         statistics.rows += rows
-        statistics.by_rows.setdefault(rows, Total()).add(answer.run_s)
+        if rows <= self.batching.size:
+            statistics.by_rows.setdefault(rows, Total()).add(answer.run_s)
         run_s = time.monotonic() - (execution.started or calls[0].came)
         self.queue.pace.note(run_s, len(calls), more=bool(self._running))
 

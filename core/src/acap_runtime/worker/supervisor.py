@@ -240,7 +240,7 @@ class Worker:
         """Tell the models that the process is gone, and which of them it may have died of."""
         everyone = (*self._models, *self._starting)
         loading = [model for model in everyone if model.loading]
-        alone = len(loading) == 1 and all(model.running_since is None for model in everyone)
+        alone = len(loading) == 1 and all(model.running_since is None for model in everyone if not model.loading)
         if process.kill_reason is None:
             for model in loading:
                 # No driver kills with SIGKILL, but who runs short of memory does, perhaps because of the model.
