@@ -232,11 +232,13 @@ def assert_tests_pass() -> Callable[..., None]:
     def run(
         tests: Path, python: object = sys.executable, environment: Mapping[str, str] | None = None, *more: object
     ) -> None:
+        # Its processes, hundreds of them, compile the modules of a fresh environment once, wherever this was forbidden.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         options = ["-q", "--import-mode=importlib", "-W", "error", "-p", "no:cacheprovider", "-c", "/dev/null"]
         done = subprocess.run(
             [python, "-m", "pytest", *options, "--rootdir", tests, *more, tests],
             cwd=tests,
-            env={**os.environ, **(environment or {})},
+            env={**inherited, **(environment or {})},
             capture_output=True,
             text=True,
             check=False,

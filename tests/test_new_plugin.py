@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import acap_runtime
+import environments
 import numpy as np
 import pytest
 from acap_runtime.client import connect
 
 COMMAND = Path(sys.executable).with_name("acapruntime")
-PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 KINDS = ("inference", "processing", "camera", "parameters")
 
 
@@ -59,7 +59,7 @@ def plugin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     done = command("new-plugin", name, *(["--kind", kind] if kind != "inference" else []), folder=root)
     assert done.returncode == 0, done.stderr
     folder = root / f"acap-runtime-{name}"
-    subprocess.run([*PIP, "install", "--no-deps", "--target", root / "site", folder], check=True)
+    environments.install_alone(folder, root / "site")
     return Plugin(kind, name, folder, root / "site", done.stdout)
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import environments
 import grpc
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "third_party_chip"
-PIP = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
 TABLE = bytes(range(255, -1, -1))
 
 pytestmark = pytest.mark.timeout(600)
@@ -35,15 +34,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(library: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The Python of a fresh virtual environment with core and the plugin, and the plugin's tests without its source."""
     folder = tmp_path_factory.mktemp("third_party")
-    for source in (ROOT / "core", EXAMPLE):
-        # From a copy: a build leaves files in the folder that it builds.
-        copy = folder / "source" / source.name
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        subprocess.run([sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", folder, copy], check=True)
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    (plugin,) = folder.glob("acme_npu_acap_runtime-*.whl")
-    subprocess.run([python, *PIP, "install", "--find-links", folder, f"{plugin}[testing]"], check=True)
+    environments.build_wheel(ROOT / "core", folder)
+    plugin = environments.build_wheel(EXAMPLE, folder)
+    python = environments.make(folder / "venv", f"{plugin}[testing]", find_links=folder)
     shutil.copytree(EXAMPLE / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {"ACME_LIBRARY": str(library), "ACAPRUNTIME_REQUIRE_HARDWARE": "1"}
     return SimpleNamespace(python=python, tests=folder / "tests", environment=environment)

@@ -9,11 +9,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import environments
 import pytest
 
 ROOT = Path(__file__).parent.parent
 DISTRIBUTIONS = [ROOT / "core", *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
-PIP = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +21,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel of every distribution."""
     folder = tmp_path_factory.mktemp("wheels")
     for distribution in DISTRIBUTIONS:
-        # From a copy: a build leaves files in the folder that it builds.
-        copy = folder / "source" / distribution.name
-        shutil.copytree(distribution, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        subprocess.run([sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", folder, copy], check=True)
+        environments.build_wheel(distribution, folder)
     return folder
 
 
@@ -62,13 +59,7 @@ def test_a_wheel_holds_every_file_of_its_package(distribution: Path, wheels: Pat
 def test_a_distribution_passes_its_tests_alone(
     distribution: Path, wheels: Path, reports: Path, tmp_path: Path, assert_tests_pass
 ) -> None:
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    python = venv / "bin" / "python"
-    alone = f"{_wheel(wheels, distribution)}[testing]"
-    subprocess.run([python, *PIP, "install", "--upgrade", "pip"], check=True)
-    # The wheels that it depends on come from the folder, and no others of ours.
-    subprocess.run([python, *PIP, "install", "--find-links", wheels, alone], check=True)
+    python = environments.make(tmp_path / "venv", f"{_wheel(wheels, distribution)}[testing]", find_links=wheels)
     shutil.copytree(distribution, tmp_path / distribution.name, ignore=shutil.ignore_patterns("src", "__pycache__"))
     # A copy has no neighbours: tests of real models look for them where this names them.
     environment = {"ACAP_TEST_MODELS": os.environ.get("ACAP_TEST_MODELS", str(ROOT.parent / "shared" / "models"))}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import environments
 import numpy as np
 import pytest
 
@@ -22,8 +23,7 @@ def plugin(tmp_path: Path) -> Path:
         path = tmp_path / "inverter" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", tmp_path / "inverter"], check=True)
+    environments.install_alone(tmp_path / "inverter", tmp_path / "site")
     return tmp_path
 
 
