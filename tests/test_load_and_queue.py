@@ -229,7 +229,7 @@ def test_a_cancelled_call_in_the_queue_never_reaches_the_chip(start_counting_ser
         stub = client.stubs.service.PredictionServiceStub(client.channel)
         calls = []
         for number in range(8):
-            calls.append(stub.Predict.future(client.request("counted", numbered(number)), timeout=30))
+            calls.append(stub.Predict.future(client.request("counted", numbered(number))))
             time.sleep(0.02)
         for number in (3, 5, 7):
             assert calls[number].cancel()
