@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from acap_runtime.server import serve  # noqa: PLC0415 - the malloc settings come before gRPC's first buffer
 
-    for library in ("asyncio", "grpc", "httpx", "httpcore"):
+    for library in ("asyncio", "grpc", "httpx", "httpcore", "watchfiles"):
         logging.getLogger(library).setLevel(logging.WARNING)
     plugins = discover(settings.blocked)
     for plugin in plugins.rows:
