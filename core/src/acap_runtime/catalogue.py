@@ -101,7 +101,10 @@ class Catalogue:
     async def find(self) -> None:
         """Look which versions there are, so that calls can wait for them. Raises where the folder cannot be read."""
         if self._folder is not None:
-            self._add_from_folder(await asyncio.to_thread(self._models_in_folder))
+            found = await asyncio.to_thread(self._models_in_folder)
+            for name in sorted({source.name for source in found}.intersection(self._models)):
+                _LOG.warning("model %s is the one given by its name, not that in %s", name, self._folder)
+            self._add_from_folder(found)
         for model in self.models:
             await self._plan(model)
 
@@ -308,6 +311,10 @@ class Catalogue:
             model.problem = error
             return []
         model.problem = None
+        if model.chosen != set(found):
+            for label, number in model.source.labels.items():
+                if number not in found:
+                    _LOG.warning("model %s: label %s is of version %d, which is not served", model.name, label, number)
         model.chosen = set(found)
         loading = []
         for number, (place, file) in found.items():
@@ -381,6 +388,8 @@ class Catalogue:
         try:
             await version.worker.load(version.model)
             _check_dtypes(version)
+            if version.source.batching.size > 1 and not version.model.batches:
+                _LOG.warning("model %s: batch is without effect: a first dimension is not open", version.model.name)
         except (AcapError, OSError) as error:
             _LOG.error("model %s could not be loaded: %s", version.model.name, error)
             known = error if isinstance(error, AcapError) else Unavailable(f"cannot load the model: {error}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.worker.workers import Workers
 
 
-def unready(workers: Workers, catalogue: Catalogue) -> str:
+def unready(workers: Workers, catalogue: Catalogue, chipless: Sequence[str] = ()) -> str:
     """What keeps the server from being ready: a chip or a required model that cannot be used; empty where it is.
 
-    A model that a client unloaded is not missed.
+    `chipless` are required models that are left out for want of a chip. A model that a client unloaded is not missed.
     """
+    if chipless:
+        return f"model {chipless[0]} has no chip: start the server with -j, or give the model one (chip=…)"
     for worker in workers:
         # A chip that no model was loaded on so far is only missed where it is the server's own.
         if worker.state != "ready" and (worker is workers.default or worker.state != "idle"):

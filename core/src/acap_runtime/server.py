@@ -109,7 +109,8 @@ async def _serve(
     # HTTP/2 and protobuf add a little to a tensor of exactly that size.
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    reason = partial(unready, workers, catalogue)
+    chipless = [model.name for model in settings.models if model not in models]
+    reason = partial(unready, workers, catalogue, chipless)
     running_models: list[Service] = [
         PredictionService(catalogue, inference, TensorReader(limit, shared_memory=not settings.port)),
         InferenceV2Service(

@@ -243,8 +243,11 @@ def read_config(path: Path) -> dict[str, tuple[Any, str]]:
                     values[kind] = ((*known, _TABLES[kind](name, written)), place)
                 case (key,) if key in fields:
                     values[fields[key].name] = (_parse_written(fields[key], written), document.place(keys))
-                case (key, *_) if key in fields or key in _TABLES:
-                    raise InvalidRequest("expected tables" if key in _TABLES else "expected a value, got a table")
+                case (key, *_) if key in _TABLES:
+                    raise InvalidRequest("expected tables")
+                case (key, *_) if key in fields:
+                    hint = f"; did you mean [{key}s.{keys[1]}]?" if f"{key}s" in _TABLES else ""
+                    raise InvalidRequest(f"expected a value, got a table{hint}")
                 case (key, *_):
                     raise InvalidRequest(f"unknown; {closest(key, [*fields, *_TABLES])}")
         except InvalidRequest as error:
@@ -262,9 +265,8 @@ def _parse_written(field: dataclasses.Field[Any], value: Any) -> Any:
     try:
         if not field.metadata["repeatable"]:
             return field.metadata["parse"](_text(value))
-        if not isinstance(value, list):
-            raise InvalidRequest(f"expected a list, got {value!r:.80}")
-        return tuple(field.metadata["parse"](_text(each)) for each in value)
+        values = value if isinstance(value, list) else [value]
+        return tuple(field.metadata["parse"](_text(each)) for each in values)
     except ValueError as error:
         raise InvalidRequest(str(error)) from None
 
@@ -280,7 +282,9 @@ def _text(value: Any) -> str:
 
 def _written_model(name: str, written: Any) -> ModelSource:
     options = _table(written)
-    path = _text(options.pop("path", ""))
+    if "path" not in options:
+        raise InvalidRequest(f"expected a path, got {', '.join(options) or 'nothing'}")
+    path = _text(options.pop("path"))
     return make_source(name, path, {option: _option_text(option, value) for option, value in options.items()})
 
 

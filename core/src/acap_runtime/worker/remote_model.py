@@ -47,8 +47,8 @@ class RemoteModel:
 
     It outlives the worker's process: after a crash it is attached to the next one. `error` is set while calls are
     refused, and says why. Calls that wait in the queue when the worker dies go on waiting; those that the chip had
-    fail. `suspicion` grows when the worker dies while it loads this model; `lost_since` is when the worker closed its
-    end (monotonic seconds).
+    fail. `load_s` is how long loading took the last time; `suspicion` grows when the worker dies while it loads this
+    model; `lost_since` is when the worker closed its end (monotonic seconds).
     """
 
     name: str
@@ -61,6 +61,7 @@ class RemoteModel:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     error: AcapError | None = None
+    load_s: float = 0.0
     suspicion: int = 0
     lost_since: float | None = None
     statistics: Statistics = field(default_factory=Statistics)

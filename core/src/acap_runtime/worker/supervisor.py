@@ -173,12 +173,9 @@ class Worker:
             if model.suspicion < _GUILTY:
                 return False
             raise
+        model.load_s = time.monotonic() - started
         _LOG.info(
-            "model %s loaded on %s in %.2f s, %d instance(s)",
-            model.name,
-            self.chip,
-            time.monotonic() - started,
-            model.instances,
+            "model %s loaded on %s in %.2f s, %d instance(s)", model.name, self.chip, model.load_s, model.instances
         )
         return True
 
@@ -273,9 +270,10 @@ class Worker:
         self._when_changed()
 
     async def _reload(self) -> None:
-        # One by one, so that it is known which of them the worker dies of: that one is left out from then on.
+        # One by one, so that it is known which of them the worker dies of: that one is left out from then on. Those
+        # that take long come last, so that the others' calls do not wait for them.
         while lost := [model for model in self._models if not model.attached]:
-            model = lost[0]
+            model = min(lost, key=lambda model: model.load_s)
             try:
                 while not await self._loaded(model):
                     pass
