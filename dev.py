@@ -150,6 +150,8 @@ def test(arguments: list[str]) -> int:
         ("lint", [PYTHON, "-m", "ruff", "check", "."]),
         ("format", [PYTHON, "-m", "ruff", "format", "--check", "."]),
         ("types", [PYTHON, "-m", "mypy"]),
+        # Where Python may not write bytecode, each of the thousands of processes would compile the sources again.
+        ("bytecode", [PYTHON, "-m", "compileall", "-q", *(path / "src" for path in DISTRIBUTIONS)]),
     ]
     failed = []
     for name, command in checks:
