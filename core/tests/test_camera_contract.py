@@ -285,6 +285,7 @@ def test_a_source_that_opens_only_once() -> None:
         Contract().test_streams_run_side_by_side(Jealous(), SOURCE)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_file_that_stays_open() -> None:
     kept: list[int] = []
 
@@ -298,6 +299,7 @@ def test_a_file_that_stays_open() -> None:
         os.close(file)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_thread_that_runs_on() -> None:
     end = threading.Event()
 

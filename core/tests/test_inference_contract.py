@@ -200,6 +200,7 @@ def kept() -> Iterator[Kept]:
         ("bytes", r"30 loads grew the process by \d+\.\d MiB: expected at most 16"),
     ],
 )
+@pytest.mark.usefixtures("impatient")
 def test_what_a_load_leaves_behind(kept: Kept, what: str, message: str) -> None:
     chip = LeakingChip(getattr(kept, what), "close")
     Contract().test_running_gives_everything_back(chip.load(Path(), {}), INPUTS)
@@ -207,6 +208,7 @@ def test_what_a_load_leaves_behind(kept: Kept, what: str, message: str) -> None:
         Contract().test_closing_gives_everything_back(chip, Path(), {}, INPUTS)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_a_run_leaves_behind(kept: Kept) -> None:
     model = LeakingChip(kept.file, "run").load(Path(), {})
     with pytest.raises(AssertionError, match="30 runs leave 30 files open"):

@@ -207,6 +207,7 @@ def test_a_store_that_says_something_else_in_another_thread() -> None:
         Contract().test_it_answers_in_another_thread_than_the_one_that_probed(Fickle(), KEY)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_file_that_stays_open() -> None:
     kept: list[int] = []
 
@@ -221,6 +222,7 @@ def test_a_file_that_stays_open() -> None:
         os.close(file)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_thread_that_runs_on() -> None:
     end = threading.Event()
 

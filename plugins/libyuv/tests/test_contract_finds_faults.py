@@ -167,7 +167,8 @@ def test_memory_that_a_run_keeps() -> None:
         Forgetful().test_running_gives_everything_back(FaultyBackend(fault))
 
 
-def test_a_file_that_stays_open(tmp_path: Path) -> None:
+def test_a_file_that_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acap_runtime.testing.held._SETTLING_S", 0.1)
     kept: list[TextIO] = []
 
     def fault(_: acap.Array, output: acap.Array) -> acap.Array:
