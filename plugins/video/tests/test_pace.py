@@ -55,8 +55,10 @@ def test_beats_keep_their_rate_and_do_not_drift() -> None:
         ticks.wait()
         beats.append(time.monotonic_ns() - start)
         time.sleep(0.005)
-    assert all(beat - number * 1_000_000_000 // 60 >= beats[0] - 5 * MS for number, beat in enumerate(beats))
-    assert 28.5 / 60 <= (beats[-1] - beats[0]) / 1e9 <= 30.5 / 60
+    # Not from the first one: on a busy machine any may be late, but none is early. Drift would add up to 9 intervals.
+    due = [1_000_000_000 // 240 + number * 1_000_000_000 // 60 for number in range(30)]
+    assert all(beat >= at - MS for beat, at in zip(beats, due, strict=True))
+    assert beats[-1] - due[-1] <= 50 * MS
 
 
 def test_missed_beats_are_left_out() -> None:
