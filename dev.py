@@ -29,10 +29,10 @@ NEEDED = {
     "demo": [ROOT / "core", *(ROOT / "plugins" / name for name in ("debug", "libyuv", "tflite_cpu"))],
     "test": DISTRIBUTIONS,
 }
-OF_DISTRIBUTIONS = [
-    f"tests/test_{name}.py" for name in ("wheels", "new_plugin", "third_party_chip", "writing_a_plugin")
+BESIDE = [
+    f"tests/test_{name}.py" for name in ("wheels", "new_plugin", "third_party_chip", "writing_a_plugin", "transport")
 ]
-"""Tests that install distributions for themselves and run what is in them: as long as all others together."""
+"""Tests that run beside all others, and take as long: those that install distributions for themselves, and one more."""
 SWIFTSHADER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acap-runtime" / "swiftshader"
 
 
@@ -163,21 +163,21 @@ def test(arguments: list[str]) -> int:
 
 
 def run_tests() -> list[str]:
-    """Run the tests, those of distributions by themselves beside the others; returns the names of what failed."""
-    say("tests; those of distributions run beside them, and are shown when they have ended")
+    """Run the tests, some of them beside the others; returns the names of what failed."""
+    say("tests; some run beside the others, and are shown when they have ended")
     with tempfile.TemporaryFile("w+") as output:
-        command = [str(PYTHON), "-m", "pytest", *OF_DISTRIBUTIONS]
+        command = [str(PYTHON), "-m", "pytest", *BESIDE]
         beside = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
-            failed = run(PYTHON, "-m", "pytest", *(f"--ignore={path}" for path in OF_DISTRIBUTIONS))
+            failed = run(PYTHON, "-m", "pytest", *(f"--ignore={path}" for path in BESIDE))
             beside.wait()
         finally:
             beside.kill()
         output.seek(0)
-        say("tests of distributions")
+        say("tests beside")
         shutil.copyfileobj(output, sys.stdout)
         sys.stdout.flush()
-    return [name for name, code in (("tests", failed), ("tests of distributions", beside.returncode)) if code]
+    return [name for name, code in (("tests", failed), ("tests beside", beside.returncode)) if code]
 
 
 def run(*command: object, environment: dict[str, str] | None = None) -> int:
