@@ -46,9 +46,10 @@ class Watcher:
         """Watch what the catalogue has now, until that is something else."""
         watched = self._catalogue.watched
         folders = await asyncio.to_thread(_folders, watched)
+        parents = await asyncio.to_thread(_folders, {path.parent for path in watched})
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch({path.parent for path in watched}, watched, stop, recursive=False))
+            tasks.create_task(self._watch(parents, watched, stop, recursive=False))
             tasks.create_task(self._watch(folders, (), stop, recursive=True))
             await asyncio.sleep(0)  # they watch from their first step on
             self._refresh()  # what changed while nobody watched
@@ -60,13 +61,13 @@ class Watcher:
             stop.set()
 
     async def _watch(
-        self, paths: Collection[Path], only: Collection[Path], stop: asyncio.Event, *, recursive: bool
+        self, folders: Collection[Path], only: Collection[Path], stop: asyncio.Event, *, recursive: bool
     ) -> None:
-        there = await asyncio.to_thread(_folders, paths)
-        if not there:
+        # Nothing is awaited before the watch begins: what changes until then would be missed.
+        if not folders:
             return
         changes = awatch(
-            *there,
+            *folders,
             watch_filter=_only(only) if only else None,
             stop_event=stop,
             recursive=recursive,
