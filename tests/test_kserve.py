@@ -124,7 +124,7 @@ def test_a_model_that_batches_says_so(call: Call) -> None:
 
 @pytest.mark.parametrize("function", ["infer_every_dtype", "infer_typed"])
 def test_every_datatype_comes_back_as_it_was_sent(call: Call, function: str) -> None:
-    same = call(function)
+    same = call(function, *DTYPES)
     assert same == dict.fromkeys(same, True)
     assert set(DTYPES) - set(same) <= {"float16"}
 

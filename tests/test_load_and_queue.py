@@ -14,10 +14,12 @@ import counting_chip
 import grpc
 import numpy as np
 import pytest
-from calls import code_of, soon
+from calls import code_of
+from calls import soon as soon_within
 from converters import NO_CONVERTERS
 from counting_chip import runs_of
 
+soon = partial(soon_within, within_s=10.0)
 DATA = np.array([1, 2, 3], np.uint8)
 
 
@@ -34,17 +36,8 @@ def server(start_shared_server: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def start_counting_server(start_server: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[Any, str]]:
-    """Starts a server with the chip that counts; gives the server, and a model whose runs `runs_of` tells."""
-
-    def start(*arguments: object) -> tuple[Any, str]:
-        folder = tmp_path / "plugins"
-        counting_chip.install(folder)
-        model = tmp_path / "counted"
-        model.touch()
-        words = ("-j", "counting", "-m", f"counted={model}")
-        return start_server(*words, *arguments, environment={"PYTHONPATH": str(folder)}), str(model)
-
-    return start
+    """`counting_chip.start` with what this module starts servers with."""
+    return partial(counting_chip.start, start_server, tmp_path)
 
 
 def numbered(number: int) -> dict[str, np.ndarray]:
@@ -272,7 +265,7 @@ def test_the_call_with_the_earliest_deadline_goes_first(start_counting_server) -
 
 
 def test_calls_reach_the_chip_in_the_order_they_came(start_counting_server) -> None:
-    server, model = start_counting_server("--instances", "2")
+    server, model = start_counting_server("", "--instances", "2")
     with server.client() as client:
         stub = client.stubs.service.PredictionServiceStub(client.channel)
         calls = []

@@ -19,9 +19,11 @@ import numpy as np
 import psutil
 import pytest
 from acap_runtime.client import connect
-from calls import code_of, soon
+from calls import code_of
+from calls import soon as soon_within
 from converters import NO_CONVERTERS
 
+soon = partial(soon_within, within_s=20.0)
 DATA = np.array([1, 2, 3], np.uint8)
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
@@ -294,17 +296,8 @@ def test_a_model_with_a_wrong_option_stops_the_start(start_server, put, option: 
 
 @pytest.fixture
 def start_counting_server(start_server: Callable[..., Any], tmp_path: Path) -> Callable[..., tuple[Any, str]]:
-    """Starts a server with the chip that counts, and a model of the given options; gives the server and its file."""
-
-    def start(options: str, *arguments: object) -> tuple[Any, str]:
-        folder = tmp_path / "plugins"
-        counting_chip.install(folder)
-        model = tmp_path / "counted"
-        model.touch()
-        words = ("-j", "counting", "-m", f"counted={model}{options}", *arguments)
-        return start_server(*words, environment={"PYTHONPATH": str(folder)}), str(model)
-
-    return start
+    """`counting_chip.start` with what this module starts servers with."""
+    return partial(counting_chip.start, start_server, tmp_path)
 
 
 def test_a_model_runs_what_warms_it_up_before_any_call_and_after_a_restart_too(
@@ -401,3 +394,16 @@ def test_a_hundred_models_load_serve_and_go_and_leave_no_memory(start_server, tm
     assert worker.num_fds() < 20
     with server.client() as client:
         assert version_of(client, "kept") == 1
+
+
+def test_a_model_without_a_chip_is_missed_until_the_operator_takes_it_out(start_server, put, tmp_path: Path) -> None:
+    one, config = put("one", 1), tmp_path / "runtime.toml"
+    config.write_text(f'[models.one]\npath = "{one}"\n')
+    server = start_server("--config", config, ready=False)
+    server.wait_for_log("ready")
+    with connect(server.address) as told:
+        assert told.status()["server"]["reason"].startswith("model one has no chip: start the server with -j")
+        config.write_text("")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("SIGHUP: models are as the settings and the disk have them now")
+        assert told.status()["server"]["ready"]

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-SOON_S = 20.0
+SOON_S = 5.0
 
 
 def code_of(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str]:

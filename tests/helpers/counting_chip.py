@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 _MODULE = """
 import time
@@ -46,6 +48,17 @@ def install(folder: Path) -> None:
     (folder / "acap_test_counting.py").write_text(_MODULE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acap-test-counting\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[acap_runtime]\ncounting = acap_test_counting\n")
+
+
+def start(start_server: Callable[..., Any], folder: Path, options: str = "", *arguments: object) -> tuple[Any, str]:
+    """Start a server with the chip and a model of the given options, called ``counted``; gives the server, and the file
+    whose runs `runs_of` tells.
+    """
+    install(folder / "plugins")
+    model = folder / "counted"
+    model.touch()
+    words = ("-j", "counting", "-m", f"counted={model}{options}", *arguments)
+    return start_server(*words, environment={"PYTHONPATH": str(folder / "plugins")}), str(model)
 
 
 def runs_of(model: str) -> list[int]:

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from acap_runtime.errors import AcapError, Busy, InvalidRequest, NotFound, Unavailable, shown
+from acap_runtime.finishing import Finishing
 from acap_runtime.model_source import MODEL_OPTIONS, ModelSource
 from acap_runtime.repository import ModelFile, file_of, models_in, resolve, versions_of
 from acap_runtime.tensors import has_wire_type
@@ -19,7 +20,6 @@ from acap_runtime.versions import Failure, ServedModel, State, Version
 from acap_runtime.warm_up import warm_up_with
 from acap_runtime.worker.queue import CallQueue
 from acap_runtime.worker.remote_model import RemoteModel
-from acap_runtime.worker.supervisor import Worker
 from acap_runtime.worker.workers import Workers
 
 _LOG = logging.getLogger(__name__)
@@ -63,9 +63,12 @@ class Catalogue:
         self._models: dict[str, ServedModel] = {}
         self._files: dict[str, ServedModel] = {}
         self._configuring = asyncio.Lock()
-        self._changes: set[asyncio.Task[None]] = set()
-        self._given = tuple(models)
+        self._changes = Finishing()  # half of one would leave versions on the chip that nobody knows
+        self.chipless: Sequence[str] = ()
+        """Names of the operator's models that are left out, for want of a chip."""
+        self._given = self._with_a_chip(models)
         for source in self._given:
+            self._check(source)
             self._add(source, required=True)
 
     @property
@@ -91,6 +94,10 @@ class Catalogue:
     def known(self, name: str) -> ServedModel | None:
         """The model that a client calls `name`: one of the operator's, or a file that is loaded already."""
         return self._models.get(name) or self._files.get(name)
+
+    def named(self, name: str) -> ServedModel:
+        """The same. Raises `NotFound` where there is none."""
+        return self.known(name) or self.model(name)
 
     def model(self, name: str) -> ServedModel:
         """The operator's model of that name. Raises `NotFound`."""
@@ -123,7 +130,7 @@ class Catalogue:
 
     async def refresh(self) -> None:
         """Look at the disk again: load what is new or changed, then unload what it replaces or what is gone."""
-        await self._finished(self._configure(None, required=False))
+        await self._changes.wait_for(self._configure(None, required=False))
 
     async def configure(self, models: Iterable[ModelSource], *, required: bool = True) -> None:
         """Serve these instead of the operator's models so far, and what the folder has now; new ones are `required`.
@@ -131,7 +138,8 @@ class Catalogue:
         Versions that stay the same stay loaded; those that go are unloaded when their calls are done. Raises
         `InvalidRequest` or `NotReady`, and changes nothing, where a chip or an option does not exist.
         """
-        await self._finished(self._configure(tuple(models), required=required))
+        given = self._with_a_chip(models) if required else tuple(models)
+        await self._changes.wait_for(self._configure(given, required=required))
 
     async def _configure(self, given: tuple[ModelSource, ...] | None, *, required: bool) -> None:
         async with self._configuring:  # what was seen of the folder first is not to come true last
@@ -151,16 +159,6 @@ class Catalogue:
         self._when_changed()
         await asyncio.gather(*(self._update(model) for model in self.models))
 
-    async def _finished(self, change: Coroutine[Any, Any, None]) -> None:
-        """Wait for a change, which is finished even if nobody waits for it any more.
-
-        Half of one would leave versions on the chip that nobody knows.
-        """
-        task = asyncio.create_task(change)
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        await asyncio.shield(task)
-
     async def load(self, name: str) -> None:
         """Load a model that was unloaded, or what of it is new. Raises what keeps it from being served."""
         if name not in self._models:
@@ -171,7 +169,7 @@ class Catalogue:
             version.rejected = None
             if version.failure is not None:
                 version.failure = Failure(version.failure.error, 0.0, None)
-        await self._finished(self._update(model))
+        await self._changes.wait_for(self._update(model))
         if (version := model.pick(None, "")).error is not None:
             raise version.error.again()
 
@@ -188,13 +186,12 @@ class Catalogue:
         Raises `NotReady` without a chip; `NotFound`, `Forbidden` or `InvalidRequest` for a name that leads to no
         model file; `Busy` where no further file may be loaded or call may wait; and what loading it raises.
         """
-        model = self._models.get(name) or self._files.get(name)
+        model = self.known(name)
         if model is None:
-            if self._workers.default is None:
-                self._workers.of(None)
+            self._workers.of(None)  # raises without a chip of the server's own, on which files run
             self._check_path(name)
             path = await asyncio.to_thread(resolve, name)
-            model = self._models.get(path) or self._files.get(path) or self._add_file(path)
+            model = self.known(path) or self._add_file(path)
         version = model.pick(number, label)
         version.users += 1
         try:
@@ -207,6 +204,17 @@ class Catalogue:
             version.used = time.monotonic()
             if version.retired:
                 self._unload(version)
+
+    def _with_a_chip(self, models: Iterable[ModelSource]) -> tuple[ModelSource, ...]:
+        """The operator's models but those that name no chip where the server has none, as one without inference may."""
+        given = tuple(models)
+        kept = tuple(source for source in given if source.chip is not None or self._workers.default is not None)
+        self.chipless = [source.name for source in given if source not in kept]
+        if self.chipless:
+            _LOG.warning(
+                "without a chip (-j) no model is loaded, unless it names its own: %s", ", ".join(self.chipless)
+            )
+        return kept
 
     def _check_path(self, name: str) -> None:
         if not name:
@@ -223,7 +231,8 @@ class Catalogue:
         paths = "the absolute path of a file" if self._on_demand else "over TCP, files must be given with -m"
         return NotFound(f"model {shown(name)} is unknown; expected one of: {known}; {paths}")
 
-    def _check(self, source: ModelSource) -> Worker:
+    def _check(self, source: ModelSource) -> None:
+        """Raise `InvalidRequest` or `NotReady` for a chip or an option that does not exist."""
         worker = self._workers.of(source.chip)
         known = worker.chip.backend.options
         if unknown := sorted(set(source.options) - set(known)):
@@ -231,10 +240,8 @@ class Catalogue:
             raise InvalidRequest(
                 f"model {source.name}: {worker.chip} has no option {unknown[0]}; expected one of: {names}"
             )
-        return worker
 
     def _add(self, source: ModelSource, *, required: bool) -> None:
-        self._check(source)
         model = self._models.setdefault(source.name, ServedModel(source))
         model.source, model.required = source, required
 
@@ -269,7 +276,7 @@ class Catalogue:
         return model
 
     def _version(self, source: ModelSource, number: int, place: Path) -> Version:
-        worker = self._check(source)
+        worker = self._workers.of(source.chip)
         defaults = self._defaults
         options = {name: text for name, text in defaults.options.items() if name in worker.chip.backend.options}
         model = RemoteModel(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from acap_runtime.catalogue import Catalogue
 from acap_runtime.worker.workers import Workers
 
 
-def unready(workers: Workers, catalogue: Catalogue, chipless: Sequence[str] = ()) -> str:
+def unready(workers: Workers, catalogue: Catalogue) -> str:
     """What keeps the server from being ready: a chip or a required model that cannot be used; empty where it is.
 
-    `chipless` are required models that are left out for want of a chip. A model that a client unloaded is not missed.
+    A model that a client unloaded is not missed.
     """
-    if chipless:
-        return f"model {chipless[0]} has no chip: start the server with -j, or give the model one (chip=…)"
+    if catalogue.chipless:
+        return f"model {catalogue.chipless[0]} has no chip: start the server with -j, or give the model one (chip=…)"
     for worker in workers:
         # A chip that no model was loaded on so far is only missed where it is the server's own.
         if worker.state != "ready" and (worker is workers.default or worker.state != "idle"):

@@ -20,7 +20,6 @@ from acap_runtime.converters import ConverterChoice
 from acap_runtime.device_parameters import overridden
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable, hidden
 from acap_runtime.inference import Inference
-from acap_runtime.model_source import ModelSource
 from acap_runtime.plugins import InstalledChip, Plugins, chosen_chips
 from acap_runtime.readiness import unready
 from acap_runtime.rpc import Service, handlers
@@ -93,10 +92,11 @@ async def _serve(
     broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     workers = _make_workers(settings, plugins, chip, changed, broken)
     started = asyncio.Event()
-    models = _served_models(settings, chip)
+    if settings.model_dir and not chip:
+        _LOG.warning("--model-dir: without a chip (-j) nothing in it is loaded")
     catalogue = Catalogue(
         workers,
-        models=models,
+        models=settings.models,
         folder=settings.model_dir if chip else None,
         defaults=_model_defaults(settings, chip),
         on_demand=0 if settings.port else settings.on_demand_models,
@@ -109,8 +109,7 @@ async def _serve(
     # HTTP/2 and protobuf add a little to a tensor of exactly that size.
     options = [("grpc.max_receive_message_length", limit + _MIB), ("grpc.so_reuseport", 0)]
     server = grpc.aio.server(options=options)
-    chipless = [model.name for model in settings.models if model not in models]
-    reason = partial(unready, workers, catalogue, chipless)
+    reason = partial(unready, workers, catalogue)
     running_models: list[Service] = [
         PredictionService(catalogue, inference, TensorReader(limit, shared_memory=not settings.port)),
         InferenceV2Service(
@@ -122,7 +121,7 @@ async def _serve(
         ),
     ]
     others: list[Service] = [
-        ModelService(catalogue, _reload_rights(settings), models, started),
+        ModelService(catalogue, _reload_rights(settings), settings.models, started),
         VideoCaptureService(streams, limit),
         ParameterService(store),
         RuntimeService(workers, catalogue, streams, reason),
@@ -140,7 +139,7 @@ async def _serve(
             asyncio.create_task(health.follow(changed)),
             asyncio.create_task(streams.expire()),
             asyncio.create_task(_follow_files(start, catalogue)),
-            asyncio.create_task(_follow_hangups(hangup, start, catalogue, lambda: _served_models(reread(), chip))),
+            asyncio.create_task(_follow_hangups(hangup, start, catalogue, reread)),
         ]
         grace_s = settings.grace_s
         try:
@@ -172,13 +171,6 @@ def _reload_rights(settings: Settings) -> ReloadRights:
         return ReloadRights(allowed=True, places=None)
     places = [model.path for model in settings.models] + ([settings.model_dir] if settings.model_dir else [])
     return ReloadRights(settings.model_control, places)
-
-
-def _served_models(settings: Settings, chip: InstalledChip | None) -> list[ModelSource]:
-    served = [model for model in settings.models if chip or model.chip]
-    if len(served) < len(settings.models) or (settings.model_dir and not chip):
-        _LOG.warning("-m, --model-dir: without a chip (-j) no model is loaded, unless it names its own")
-    return served
 
 
 def _model_defaults(settings: Settings, chip: InstalledChip | None) -> ModelDefaults:
@@ -263,7 +255,7 @@ async def _follow_files(start: asyncio.Task[None], catalogue: Catalogue) -> None
 
 
 async def _follow_hangups(
-    hangup: asyncio.Event, start: asyncio.Task[None], catalogue: Catalogue, models: Callable[[], Sequence[ModelSource]]
+    hangup: asyncio.Event, start: asyncio.Task[None], catalogue: Catalogue, reread: Callable[[], Settings]
 ) -> None:
     """Look at the models again at each SIGHUP."""
     await asyncio.wait([start])
@@ -271,7 +263,8 @@ async def _follow_hangups(
         await hangup.wait()
         hangup.clear()
         try:
-            await catalogue.configure(await asyncio.to_thread(models))
+            settings = await asyncio.to_thread(reread)
+            await catalogue.configure(settings.models)
             _LOG.info("SIGHUP: models are as the settings and the disk have them now")
         except AcapError as error:
             _LOG.error("SIGHUP: the models stay as they are: %s", error)

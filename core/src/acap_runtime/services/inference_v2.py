@@ -101,6 +101,7 @@ class InferenceV2Service:
         self._catalogue = catalogue
         self._reader = reader
         self._control = control
+        self._version_installed = installed_version("acap-runtime")
         self.methods = {
             "ServerLive": Method(ServerLiveRequest, self.server_live),
             "ServerReady": Method(ServerReadyRequest, self.server_ready),
@@ -140,9 +141,7 @@ class InferenceV2Service:
             extensions.append("model_repository")
         if self._reader.regions is not None:
             extensions.append("system_shared_memory")
-        return ServerMetadataResponse(
-            name="acap-runtime", version=installed_version("acap-runtime"), extensions=extensions
-        )
+        return ServerMetadataResponse(name="acap-runtime", version=self._version_installed, extensions=extensions)
 
     async def model_ready(self, request: Any, _context: Context) -> Any:
         """Whether a version would be served, without a wait; false too, as in Triton, for what does not exist."""
@@ -169,7 +168,7 @@ class InferenceV2Service:
         if not request.name:
             models = [*self._catalogue.models, *self._catalogue.files]
         else:
-            models = [self._catalogue.known(request.name) or self._catalogue.model(request.name)]
+            models = [self._catalogue.named(request.name)]
         named: list[tuple[str, Version]] = []
         for model in models:
             versions = [model.pick(number, "")] if number is not None and request.name else model.versions.values()

@@ -23,6 +23,7 @@ from acap_runtime.errors import (
     Unimplemented,
     shown,
 )
+from acap_runtime.finishing import Finishing
 from acap_runtime.model_source import LATEST, ModelSource, VersionPolicy
 from acap_runtime.proto import (
     GetModelStatusRequest,
@@ -65,7 +66,8 @@ class ModelService:
         self._first_given = tuple(given)
         self._started = started
         self._one_at_a_time = asyncio.Lock()
-        self._reloading: set[asyncio.Task[None]] = set()
+        # Half of a reload would keep the versions that it replaces. Whoever gave up has the log and GetModelStatus.
+        self._reloading = Finishing()
         self.methods = {
             "GetModelStatus": Method(GetModelStatusRequest, self.get_model_status),
             "HandleReloadConfigRequest": Method(ReloadConfigRequest, self.handle_reload_config_request),
@@ -81,16 +83,10 @@ class ModelService:
         if not spec.name:
             raise InvalidRequest("model_spec.name: expected the name of a model, got nothing")
         response = GetModelStatusResponse()
-        for version in _asked_for(self._model(spec.name), spec):
+        for version in _asked_for(self._catalogue.named(spec.name), spec):
             status = response.model_version_status.add(version=version.number, state=int(version.state))
             _write_status(status.status, _error_of(version))
         return response
-
-    def _model(self, name: str) -> ServedModel:
-        for model in self._catalogue.files:
-            if model.name == name:
-                return model
-        return self._catalogue.model(name)
 
     async def handle_reload_config_request(self, request: Any, _context: Any) -> Any:
         """Serve the models of a ReloadConfigRequest instead of the operator's, and answer when they are loaded.
@@ -115,22 +111,13 @@ class ModelService:
         if len(self._reloading) >= _MOST_RELOADS:
             raise Busy(f"{len(self._reloading)} reloads are being done or wait already; try again later")
         await self._started.wait()
-        # Who stops waiting leaves the server to finish: half of a reload would keep the versions that it replaces.
-        task = asyncio.create_task(self._reload(configs))
-        self._reloading.add(task)
-        task.add_done_callback(self._forget)
-        await asyncio.shield(task)
+        await self._reloading.wait_for(self._reload(configs))
         response = ReloadConfigResponse()
         _write_status(response.status, None)
         for name in dict.fromkeys(request.metric_names):
             # Of TensorFlow Serving's counters there is none here; it answers the same of those that it does not know.
             response.metric.add(name=name, int64_value_increase=0)
         return response
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._reloading.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever still waits has it; for others the log and GetModelStatus tell
 
     async def _reload(self, configs: Sequence[Any]) -> None:
         async with self._one_at_a_time:
