@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from acap_runtime.malloc import keep_large_buffers
+from acap_runtime.link.malloc import keep_large_buffers
 
 keep_large_buffers()
 
 import grpc  # noqa: E402 - after the malloc settings, as in the server that this one is compared with
 import numpy as np  # noqa: E402
 from acap_runtime.proto import PredictRequest, PredictResponse  # noqa: E402
-from acap_runtime.tensors import write_tensor  # noqa: E402
+from acap_runtime.wire.tensors import write_tensor  # noqa: E402
 from interpreter import LockedInterpreter  # noqa: E402
 
 Model = Callable[[Any], Any]

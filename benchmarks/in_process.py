@@ -9,7 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from acap_runtime.malloc import keep_large_buffers
+from acap_runtime.link.malloc import keep_large_buffers
 from acap_runtime.proto import PredictRequest
 from commands import answer_commands
 from interpreter import LockedInterpreter

@@ -11,7 +11,7 @@ from typing import Any
 
 import acap_runtime as acap
 import numpy as np
-from acap_runtime.malloc import keep_large_buffers
+from acap_runtime.link.malloc import keep_large_buffers
 from acap_runtime_libyuv import LibyuvBackend
 from commands import answer_commands
 from interpreter import LockedInterpreter

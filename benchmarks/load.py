@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-from acap_runtime.malloc import keep_large_buffers
+from acap_runtime.link.malloc import keep_large_buffers
 from acap_runtime.proto import ModelInferResponse, PredictResponse
 from commands import answer_commands
 from http2 import INFER, PREDICT, CallFailedError, Connection

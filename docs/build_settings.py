@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from acap_runtime.model_source import MODEL_OPTIONS
-from acap_runtime.option_values import parse_switch
-from acap_runtime.settings import Settings, variable_name
+from acap_runtime.settings.model_source import MODEL_OPTIONS
+from acap_runtime.settings.option_values import parse_switch
+from acap_runtime.settings.options import Settings, variable_name
 
 OPERATIONS: Final = Path(__file__).resolve().parent / "operations.md"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from acap_runtime.client import CallFailed, Client, connect
 from acap_runtime.client.video import Stream
-from acap_runtime.plugins import discover
+from acap_runtime.plugins.installed import discover
 from acap_runtime.testing.backend import require
 from acap_runtime.testing.pictures import noise
 from acap_runtime.testing.reference import Reference

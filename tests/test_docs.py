@@ -8,9 +8,9 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from acap_runtime import hookspecs
-from acap_runtime.chips import CHIPS
-from acap_runtime.settings import read_settings
+from acap_runtime.contract import hookspecs
+from acap_runtime.plugins.larod_chips import CHIPS
+from acap_runtime.settings.options import read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from acap_runtime.errors import NotReady
-from acap_runtime.requirement import check_requirement
+from acap_runtime.plugins.requirement import check_requirement
 
 COMMAND = Path(sys.executable).with_name("acapruntime")
 

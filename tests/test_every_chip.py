@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from acap_runtime.chips import CHIPS, NO_CHIP, Chip
-from acap_runtime.plugins import discover
+from acap_runtime.plugins.installed import discover
+from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP, Chip
 
 COMMAND = Path(sys.executable).with_name("acapruntime")
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.tflite"

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from acap_runtime.backend import Array
-from acap_runtime.detections import Box, detections_in
+from acap_runtime.answers.detections import Box, detections_in
+from acap_runtime.answers.labels import read_labels
+from acap_runtime.contract.backend import Array
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.labels import read_labels
 from PIL import Image
 
 COMMAND = Path(sys.executable).with_name("acapruntime")

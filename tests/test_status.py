@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from acap_runtime.backend import Quantisation
 from acap_runtime.client import CallFailed, connect
+from acap_runtime.contract.backend import Quantisation
 from calls import soon
 
 COMMAND = Path(sys.executable).with_name("acapruntime")

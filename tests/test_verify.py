@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from acap_runtime.backend import Array, Quantisation, TensorSpec
+from acap_runtime.cli.verify.recording import Recording, read, save
+from acap_runtime.cli.verify.verification import Limits, Outputs, compare, flaws
+from acap_runtime.contract.backend import Array, Quantisation, TensorSpec
+from acap_runtime.contract.example_inputs import dequantised
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.recording import Recording, read, save
-from acap_runtime.samples import Scaling, inputs_from, random_inputs
-from acap_runtime.verification import Limits, Outputs, compare, dequantised, flaws
+from acap_runtime.trials.samples import Scaling, inputs_from, random_inputs
 
 COMMAND = Path(sys.executable).with_name("acapruntime")
 LIMITS = Limits()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from acap_runtime.watching import Watcher
+from acap_runtime.models.watching import Watcher
 
 
 class Changing:

@@ -485,6 +485,6 @@ def test_our_messages_live_beside_tensorflows_whichever_is_imported_first(
 
 
 def test_the_server_starts_where_a_program_has_the_same_symbols_in_the_default_pool(stubs: SimpleNamespace) -> None:
-    program = f"{IMPORT_STUBS}\nimport acap_runtime.server, acap_runtime.testing, acap_runtime.cli"
+    program = f"{IMPORT_STUBS}\nimport acap_runtime.front.server, acap_runtime.testing, acap_runtime.cli"
     environment = {**os.environ, "PYTHONPATH": str(stubs.path)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=60)

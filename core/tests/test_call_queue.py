@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from acap_runtime import Busy
+from acap_runtime.chips.calls import Call
+from acap_runtime.chips.queue import CallQueue, Pace
 from acap_runtime.errors import TooLate
-from acap_runtime.worker.calls import Call
-from acap_runtime.worker.queue import CallQueue, Pace
 
 
 def in_a_loop(scenario: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:

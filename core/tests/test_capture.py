@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from acap_runtime import DeviceError, Unavailable
-from acap_runtime.camera import StreamSettings
-from acap_runtime.streams import NewestPicture
-from acap_runtime.worker.capture import CapturedFrame, RemoteCapture
-from acap_runtime.worker.memory import CallMemory
-from acap_runtime.worker.messages import Channel, pack_error
-from acap_runtime.worker.ring import Ring, RingLayout
-from acap_runtime.worker.segment import ALIGNMENT, Segment
+from acap_runtime.chips.memory import CallMemory
+from acap_runtime.contract.camera import StreamSettings
+from acap_runtime.link.messages import Channel, pack_error
+from acap_runtime.link.ring import Ring, RingLayout
+from acap_runtime.link.segment import ALIGNMENT, Segment
+from acap_runtime.video.capture import CapturedFrame, RemoteCapture
+from acap_runtime.video.streams import NewestPicture
 
 GREY = StreamSettings("rgb-interleaved", 4, 2, 10)
 H264 = StreamSettings("h264", 64, 64, 10)

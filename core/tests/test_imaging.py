@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from acap_runtime.backend import Conversion, Crop, Image, TensorSpec
+from acap_runtime.contract.backend import Conversion, Crop, Image, TensorSpec
+from acap_runtime.contract.conversions import conversion_for, image_of, read_conversion
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.imaging import conversion_for, image_of, read_conversion
 
 UINT8 = np.dtype(np.uint8)
 

@@ -11,7 +11,7 @@ from typing import Any
 import acap_runtime as acap
 import numpy as np
 import pytest
-from acap_runtime.worker.messages import (
+from acap_runtime.link.messages import (
     Channel,
     pack_conversion,
     pack_error,

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from acap_runtime import InferenceBackend, InvalidRequest, NotReady, StreamSettings
-from acap_runtime import backend as contract
-from acap_runtime import camera as camera_contract
-from acap_runtime.chips import CHIPS
-from acap_runtime.plugins import Plugin, Plugins, chosen_chips, discover, load_plugin
+from acap_runtime.contract import backend as contract
+from acap_runtime.contract import camera as camera_contract
+from acap_runtime.plugins.installed import Plugin, Plugins, chosen_chips, discover, load_plugin
+from acap_runtime.plugins.larod_chips import CHIPS
 
 InstallPlugin = Callable[..., None]
 
@@ -65,7 +65,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstallPlugin:
 def no_installed_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what a test installs counts: whoever runs this may have any plugins."""
     monkeypatch.setattr(
-        "acap_runtime.plugins.entry_points",
+        "acap_runtime.plugins.installed.entry_points",
         lambda **group: [point for point in _entry_points(**group) if point.value.startswith("acap_test_")],
     )
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from acap_runtime import InvalidRequest, NotFound
+from acap_runtime.contract.batching import Batching
 from acap_runtime.errors import Forbidden
-from acap_runtime.model_source import LATEST, Batching, ModelSource, VersionPolicy, described, parse_model
-from acap_runtime.repository import file_of, models_in, versions_of
+from acap_runtime.models.repository import file_of, models_in, versions_of
+from acap_runtime.settings.model_source import LATEST, ModelSource, VersionPolicy, described, parse_model
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from acap_runtime import DeviceError
-from acap_runtime.worker.segment import ALIGNMENT, Segment, layout
+from acap_runtime.link.segment import ALIGNMENT, Segment, layout
 
 
 def open_descriptors() -> int:

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.settings import Settings, add_arguments, parse_model, parse_parameters, read_settings, traced_settings
+from acap_runtime.settings.options import (
+    Settings,
+    add_arguments,
+    parse_model,
+    parse_parameters,
+    read_settings,
+    traced_settings,
+)
 
 
 def _settings(*words: str, **environment: str) -> Settings:

@@ -20,19 +20,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from acap_runtime.device_parameters import overridden
 from acap_runtime.errors import AcapError, DeviceError, InvalidRequest, NotReady, Unavailable
-from acap_runtime.plugins import InstalledStore, Plugin, Plugins, load_plugin
+from acap_runtime.link.restarts import RestartPolicy
+from acap_runtime.plugins.installed import InstalledStore, Plugin, Plugins, load_plugin
 from acap_runtime.proto import ParameterRequest
 from acap_runtime.services.parameter import ParameterService
-from acap_runtime.settings import Settings
+from acap_runtime.settings.options import Settings
 from acap_runtime.stores import Store
 from acap_runtime.stores.choice import make_store
 from acap_runtime.stores.credentials import Credentials, read_credentials
 from acap_runtime.stores.file import FileStore
 from acap_runtime.stores.listing import LARGEST, is_listing, parse_listing
+from acap_runtime.stores.overrides import overridden
 from acap_runtime.stores.remote import RemoteStore
-from acap_runtime.worker.restarts import RestartPolicy
 
 LONG_AGO = time.time() - 3600
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from acap_runtime.errors import InvalidRequest, NotReady
 from acap_runtime.proto import TensorProto
-from acap_runtime.tensors import TensorReader, dtype_name, has_wire_type, write_tensor
+from acap_runtime.wire.tensors import TensorReader, dtype_name, has_wire_type, write_tensor
 
 NUMBERS = {
     "float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int16": 5, "int8": 6, "complex64": 8, "int64": 9, "bool": 10,

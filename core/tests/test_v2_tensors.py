@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from acap_runtime.client_regions import ClientRegions, Region
 from acap_runtime.errors import AlreadyExists, Busy, Forbidden, InvalidRequest, NotFound, NotReady, Unimplemented
 from acap_runtime.proto import ModelInferRequest, ModelInferResponse
-from acap_runtime.v2_tensors import V2Reader, add_output, datatype_of
+from acap_runtime.wire.client_regions import ClientRegions, Region
+from acap_runtime.wire.v2_tensors import V2Reader, add_output, datatype_of
 
 READER = V2Reader(1 << 20, ClientRegions())
 DATATYPES = {

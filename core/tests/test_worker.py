@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 from acap_runtime import AcapError, DeviceError, InvalidRequest, NotFound, NotReady, Unavailable
-from acap_runtime.catalogue import Catalogue
-from acap_runtime.model_source import Batching, ModelSource
-from acap_runtime.plugins import InstalledChip, Plugin, load_plugin
-from acap_runtime.repository import ModelFile, file_of
-from acap_runtime.sources import InlineBytes
-from acap_runtime.worker.calls import Answer, Input
-from acap_runtime.worker.queue import CallQueue
-from acap_runtime.worker.remote_model import RemoteModel
-from acap_runtime.worker.restarts import RestartPolicy
-from acap_runtime.worker.supervisor import Worker, WorkerLimits, probe
-from acap_runtime.worker.workers import Workers
+from acap_runtime.chips.calls import Answer, Input
+from acap_runtime.chips.queue import CallQueue
+from acap_runtime.chips.remote_model import RemoteModel
+from acap_runtime.chips.supervisor import Worker, WorkerLimits, probe
+from acap_runtime.chips.workers import Workers
+from acap_runtime.contract.batching import Batching
+from acap_runtime.link.restarts import RestartPolicy
+from acap_runtime.link.sources import InlineBytes
+from acap_runtime.models.catalogue import Catalogue
+from acap_runtime.models.repository import ModelFile, file_of
+from acap_runtime.plugins.installed import InstalledChip, Plugin, load_plugin
+from acap_runtime.settings.model_source import ModelSource
 
 CHIP = '''
 """A chip whose model files are Python: run at load, and may define run(), which may give the output, and close()."""
@@ -279,7 +280,7 @@ def test_who_looks_at_the_file_for_longer_than_others_load_it_does_not_load_it_a
         time.sleep(next(looks))
         return file_of(place)
 
-    monkeypatch.setattr("acap_runtime.catalogue.file_of", slow_file_of)
+    monkeypatch.setattr("acap_runtime.models.catalogue.file_of", slow_file_of)
 
     async def scenario() -> None:
         async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import acap_runtime as acap
-from acap_runtime.plugins import discover
+from acap_runtime.plugins.installed import discover
 
 NO_CONVERTERS: Final = [
     word

@@ -1,6 +1,8 @@
 """What plugin authors import: ``import acap_runtime as acap``."""
 
-from acap_runtime.backend import (
+import sys
+
+from acap_runtime.contract.backend import (
     IMAGE_FORMATS,
     Array,
     Backend,
@@ -14,7 +16,7 @@ from acap_runtime.backend import (
     Quantisation,
     TensorSpec,
 )
-from acap_runtime.camera import (
+from acap_runtime.contract.camera import (
     STREAM_FORMATS,
     Camera,
     EncodedFormat,
@@ -23,7 +25,9 @@ from acap_runtime.camera import (
     StreamFormat,
     StreamSettings,
 )
-from acap_runtime.driver_library import open_library
+from acap_runtime.contract.driver_library import open_library
+from acap_runtime.contract.hookspecs import hookimpl
+from acap_runtime.contract.parameter_store import ParameterStore
 from acap_runtime.errors import (
     AcapError,
     Busy,
@@ -34,8 +38,12 @@ from acap_runtime.errors import (
     NotReady,
     Unavailable,
 )
-from acap_runtime.hookspecs import hookimpl
-from acap_runtime.parameters import ParameterStore
+
+# The contract's modules were published under these names, which stay.
+backend, camera, parameters = (
+    sys.modules[name] for name in (Model.__module__, Camera.__module__, ParameterStore.__module__)
+)
+sys.modules |= {f"{__name__}.backend": backend, f"{__name__}.camera": camera, f"{__name__}.parameters": parameters}
 
 __all__ = [
     "IMAGE_FORMATS",

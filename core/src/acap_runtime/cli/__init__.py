@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from acap_runtime.cli import cameras, chips, config, doctor, models, new_plugin, plugins, predict, serve, status, verify
+from acap_runtime.cli import cameras, chips, config, models, new_plugin, plugins, serve, status
+from acap_runtime.cli.doctor import command as doctor
+from acap_runtime.cli.predict import command as predict
+from acap_runtime.cli.verify import command as verify
 from acap_runtime.errors import AcapError
 
 _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = MappingProxyType(

@@ -12,7 +12,7 @@ _Value = TypeVar("_Value")
 
 
 def argument(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
-    """A parser of `acap_runtime.option_values` whose errors argparse shows."""
+    """A parser of `acap_runtime.settings.option_values` whose errors argparse shows."""
 
     def parse_argument(text: str) -> _Value:
         try:

@@ -10,9 +10,9 @@ from typing import Any
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import AcapError, hidden
-from acap_runtime.plugins import InstalledCamera, Plugins
-from acap_runtime.settings import CameraSource, Settings, add_arguments, parse_camera, read_settings
-from acap_runtime.worker.camera import probe_cameras
+from acap_runtime.plugins.installed import InstalledCamera, Plugins
+from acap_runtime.settings.options import CameraSource, Settings, add_arguments, parse_camera, read_settings
+from acap_runtime.video.camera_process import probe_cameras
 
 _PROBE_TIME_S = 20.0
 _EPILOG = """Without a camera here, in --camera or in the environment, it lists the device's own, and says what the

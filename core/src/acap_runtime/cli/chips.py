@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from acap_runtime.backend import Backend
-from acap_runtime.chips import CHIPS, NO_CHIP, Chip
+from acap_runtime.chips.supervisor import probe
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
+from acap_runtime.contract.backend import Backend
 from acap_runtime.errors import AcapError, InvalidRequest
-from acap_runtime.plugins import InstalledChip, Plugins
-from acap_runtime.settings import add_arguments, read_settings
-from acap_runtime.worker.supervisor import probe
+from acap_runtime.plugins.installed import InstalledChip, Plugins
+from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP, Chip
+from acap_runtime.settings.options import add_arguments, read_settings
 
 _PROBE_TIME_S = 20.0
 

@@ -14,11 +14,18 @@ from typing import Any
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
-from acap_runtime.device_parameters import Override, applied, read_overrides
 from acap_runtime.errors import InvalidRequest, hidden
-from acap_runtime.model_source import ModelSource, described
-from acap_runtime.settings import CameraSource, Settings, add_arguments, option_name, read_settings, traced_settings
+from acap_runtime.settings.model_source import ModelSource, described
+from acap_runtime.settings.options import (
+    CameraSource,
+    Settings,
+    add_arguments,
+    option_name,
+    read_settings,
+    traced_settings,
+)
 from acap_runtime.stores.choice import make_store
+from acap_runtime.stores.overrides import Override, applied, read_overrides
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Collection
 
-from acap_runtime import plugins
-from acap_runtime.plugins import Plugins
+from acap_runtime.plugins import installed as plugins
+from acap_runtime.plugins.installed import Plugins
 
 
 def discover(blocked: Collection[str]) -> Plugins:
-    """`acap_runtime.plugins.discover` with stdout, down to its descriptor, led to stderr."""
+    """`acap_runtime.plugins.installed.discover` with stdout, down to its descriptor, led to stderr."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

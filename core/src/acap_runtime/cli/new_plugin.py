@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from acap_runtime.chips import CHIPS, NO_CHIP
 from acap_runtime.errors import InvalidRequest
+from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP
 
 _PREFIX: Final = "acap-runtime-"
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

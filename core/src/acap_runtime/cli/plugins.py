@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
-from acap_runtime.plugins import described
-from acap_runtime.settings import add_arguments, read_settings
+from acap_runtime.plugins.installed import described
+from acap_runtime.settings.options import add_arguments, read_settings
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -12,8 +12,8 @@ from importlib.metadata import version
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.malloc import keep_large_buffers
-from acap_runtime.settings import add_arguments, read_settings
+from acap_runtime.link.malloc import keep_large_buffers
+from acap_runtime.settings.options import add_arguments, read_settings
 
 _EPILOG = """other commands: acapruntime chips, cameras, plugins, config, doctor, verify, new-plugin, and for a running
 server status, models, predict (each with --help).
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # Its library's own lines, in a format of their own, are about clients' failed handshakes and the like.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from acap_runtime.server import serve  # noqa: PLC0415 - the malloc settings come before gRPC's first buffer
+    from acap_runtime.front.server import serve  # noqa: PLC0415 - the malloc settings come before gRPC's first buffer
 
     for library in ("asyncio", "grpc", "httpx", "httpcore", "watchfiles"):
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from acap_runtime.cli import connection
 from acap_runtime.cli.argument_types import argument
 from acap_runtime.cli.table import lines, write
-from acap_runtime.option_values import seconds
+from acap_runtime.settings.option_values import seconds
 
 _TIMEOUT_S: Final = 10.0
 _EPILOG = """The exit code is 0 if the server is ready: its chip and all models given with -m can be used. Otherwise,

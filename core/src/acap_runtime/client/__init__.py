@@ -22,11 +22,11 @@ from typing import Any, Final, Self
 import grpc
 import numpy as np
 
-from acap_runtime.backend import Array
-from acap_runtime.camera import StreamFormat
 from acap_runtime.client.calls import CallFailed, Calls
 from acap_runtime.client.status import ModelDescription, described, plain
 from acap_runtime.client.video import Frame, Stream
+from acap_runtime.contract.backend import Array
+from acap_runtime.contract.camera import StreamFormat
 from acap_runtime.proto import (
     GetModelRequest,
     GetStatusRequest,
@@ -36,8 +36,8 @@ from acap_runtime.proto import (
     RepositoryModelLoadRequest,
     RepositoryModelUnloadRequest,
 )
-from acap_runtime.tensors import DTYPES, has_wire_type, write_tensor
-from acap_runtime.vdo import CAMERA_KEY, FORMATS, TIMESTAMPS, TimestampType
+from acap_runtime.wire.tensors import DTYPES, has_wire_type, write_tensor
+from acap_runtime.wire.vdo import CAMERA_KEY, FORMATS, TIMESTAMPS, TimestampType
 
 __all__ = [
     "CallFailed",

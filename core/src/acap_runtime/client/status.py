@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from acap_runtime.backend import Quantisation, TensorSpec
+from acap_runtime.contract.backend import Quantisation, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)

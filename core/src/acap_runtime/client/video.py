@@ -10,9 +10,9 @@ from typing import Final, Self
 
 import numpy as np
 
-from acap_runtime.backend import IMAGE_FORMATS, Array, Image
-from acap_runtime.camera import StreamFormat
 from acap_runtime.client.calls import CallFailed, Calls
+from acap_runtime.contract.backend import IMAGE_FORMATS, Array, Image
+from acap_runtime.contract.camera import StreamFormat
 from acap_runtime.proto import DeleteStreamRequest, GetFrameRequest
 
 _GOODBYE_S: Final = 5.0

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from acap_runtime.catalogue import Catalogue
 from acap_runtime.errors import NotFound, Unavailable, shown
-from acap_runtime.rpc import Method, Subscription
+from acap_runtime.models.catalogue import Catalogue
+from acap_runtime.services.rpc import Method, Subscription
 
 
 class HealthService:

@@ -14,12 +14,10 @@ from typing import Any, Final
 
 import grpc.aio
 
-from acap_runtime import v2_models
-from acap_runtime.catalogue import Catalogue
-from acap_runtime.client_regions import Region
 from acap_runtime.errors import AcapError, Forbidden, InvalidRequest, NotFound, TooLate, Unimplemented, shown
-from acap_runtime.inference import Inference, Request, Result, check_count
-from acap_runtime.model_source import HIGHEST_VERSION
+from acap_runtime.models.catalogue import Catalogue
+from acap_runtime.models.inference import Inference, Request, Result, check_count
+from acap_runtime.models.versions import Version
 from acap_runtime.proto import (
     CudaSharedMemoryStatusRequest,
     CudaSharedMemoryStatusResponse,
@@ -51,10 +49,12 @@ from acap_runtime.proto import (
     SystemSharedMemoryUnregisterRequest,
     SystemSharedMemoryUnregisterResponse,
 )
-from acap_runtime.rpc import Method, unimplemented
-from acap_runtime.sources import ClientMemory
-from acap_runtime.v2_tensors import V2Reader, add_output, require, value_of
-from acap_runtime.versions import Version
+from acap_runtime.services import v2_models
+from acap_runtime.services.rpc import Method, unimplemented
+from acap_runtime.settings.model_source import HIGHEST_VERSION
+from acap_runtime.wire.client_memory import ClientMemory
+from acap_runtime.wire.client_regions import Region
+from acap_runtime.wire.v2_tensors import V2Reader, add_output, require, value_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

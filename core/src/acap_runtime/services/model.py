@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from acap_runtime.catalogue import Catalogue
 from acap_runtime.errors import (
     AcapError,
     Busy,
@@ -23,16 +22,17 @@ from acap_runtime.errors import (
     Unimplemented,
     shown,
 )
-from acap_runtime.finishing import Finishing
-from acap_runtime.model_source import LATEST, ModelSource, VersionPolicy
+from acap_runtime.models.catalogue import Catalogue
+from acap_runtime.models.finishing import Finishing
+from acap_runtime.models.versions import ServedModel, Version
 from acap_runtime.proto import (
     GetModelStatusRequest,
     GetModelStatusResponse,
     ReloadConfigRequest,
     ReloadConfigResponse,
 )
-from acap_runtime.rpc import Method, status_of
-from acap_runtime.versions import ServedModel, Version
+from acap_runtime.services.rpc import Method, status_of
+from acap_runtime.settings.model_source import LATEST, ModelSource, VersionPolicy
 
 _MOST_MODELS: Final = 10_000
 _LONGEST_NAME: Final = 1000

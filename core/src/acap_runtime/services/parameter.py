@@ -10,7 +10,7 @@ import grpc.aio
 
 from acap_runtime.errors import InvalidRequest, NotReady, shown
 from acap_runtime.proto import ParameterRequest, ParameterResponse
-from acap_runtime.rpc import Method
+from acap_runtime.services.rpc import Method
 from acap_runtime.stores import Store
 
 _LOG = logging.getLogger(__name__)

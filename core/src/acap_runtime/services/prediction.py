@@ -8,9 +8,9 @@ from typing import Any, Final
 import grpc.aio
 import numpy as np
 
-from acap_runtime.catalogue import Catalogue
 from acap_runtime.errors import InvalidRequest, shown
-from acap_runtime.inference import Inference, Request, check_count
+from acap_runtime.models.catalogue import Catalogue
+from acap_runtime.models.inference import Inference, Request, check_count
 from acap_runtime.proto import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -18,8 +18,8 @@ from acap_runtime.proto import (
     PredictResponse,
     SignatureDefMap,
 )
-from acap_runtime.rpc import Method, unimplemented
-from acap_runtime.tensors import Tensor, TensorReader, has_data, write_spec, write_tensor
+from acap_runtime.services.rpc import Method, unimplemented
+from acap_runtime.wire.tensors import Tensor, TensorReader, has_data, write_spec, write_tensor
 
 SIGNATURE: Final = "serving_default"
 _PREDICT_METHOD: Final = "tensorflow/serving/predict"

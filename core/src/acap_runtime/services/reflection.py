@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from acap_runtime.proto import POOL
-from acap_runtime.rpc import Method
+from acap_runtime.services.rpc import Method
 
 REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 """The protocol's versions, which differ in the name of their package alone. grpcio-reflection has the first, newer

@@ -10,16 +10,16 @@ from typing import Any, Final
 
 import grpc.aio
 
-from acap_runtime.backend import TensorSpec
-from acap_runtime.catalogue import Catalogue
+from acap_runtime.chips.supervisor import Worker
+from acap_runtime.chips.workers import Workers
+from acap_runtime.contract.backend import TensorSpec
 from acap_runtime.errors import hidden
+from acap_runtime.models.catalogue import Catalogue
+from acap_runtime.models.versions import ServedModel, Version
 from acap_runtime.proto import GetModelRequest, GetStatusRequest, GetStatusResponse, ModelStatus
-from acap_runtime.rpc import Method
-from acap_runtime.streams import Stream, Streams
-from acap_runtime.versions import ServedModel, Version
-from acap_runtime.worker.camera import CameraWorker
-from acap_runtime.worker.supervisor import Worker
-from acap_runtime.worker.workers import Workers
+from acap_runtime.services.rpc import Method
+from acap_runtime.video.camera_process import CameraWorker
+from acap_runtime.video.streams import Stream, Streams
 
 
 class RuntimeService:

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import grpc.aio
 
-from acap_runtime import vdo
-from acap_runtime.camera import StreamSettings
+from acap_runtime.contract.camera import StreamSettings
 from acap_runtime.errors import InvalidRequest
 from acap_runtime.proto import (
     DeleteStreamRequest,
@@ -19,9 +18,10 @@ from acap_runtime.proto import (
     NewStreamRequest,
     NewStreamResponse,
 )
-from acap_runtime.rpc import Method
-from acap_runtime.streams import Streams
-from acap_runtime.worker.capture import CapturedFrame
+from acap_runtime.services.rpc import Method
+from acap_runtime.video.capture import CapturedFrame
+from acap_runtime.video.streams import Streams
+from acap_runtime.wire import vdo
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_FRAMERATE: Final = 30

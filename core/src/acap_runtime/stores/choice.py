@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from acap_runtime.errors import NotReady
-from acap_runtime.plugins import InstalledStore, Plugins
-from acap_runtime.settings import Settings
+from acap_runtime.plugins.installed import InstalledStore, Plugins
+from acap_runtime.settings.options import Settings
 from acap_runtime.stores import Store
 from acap_runtime.stores.credentials import read_credentials
 from acap_runtime.stores.file import FileStore

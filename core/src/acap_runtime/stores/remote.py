@@ -9,12 +9,12 @@ import time
 from typing import Any, Final
 
 from acap_runtime.errors import Busy, DeviceError, Unavailable
-from acap_runtime.plugins import InstalledStore
+from acap_runtime.link.messages import Channel, Message, unpack_error
+from acap_runtime.link.process import WorkerProcess
+from acap_runtime.link.restarts import RecentDeaths, RestartPolicy
+from acap_runtime.plugins.installed import InstalledStore
 from acap_runtime.stores import Store
 from acap_runtime.stores.listing import bare
-from acap_runtime.worker.messages import Channel, Message, unpack_error
-from acap_runtime.worker.process import WorkerProcess
-from acap_runtime.worker.restarts import RecentDeaths, RestartPolicy
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_DEATH_S: Final = 1.0

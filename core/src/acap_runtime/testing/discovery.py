@@ -17,8 +17,8 @@ _AS_THE_FRONT = """
 import asyncio, json, sys
 from importlib.metadata import entry_points
 
-from acap_runtime.hookspecs import PROJECT
-from acap_runtime.plugins import load_plugin
+from acap_runtime.contract.hookspecs import PROJECT
+from acap_runtime.plugins.installed import load_plugin
 
 
 def libraries():

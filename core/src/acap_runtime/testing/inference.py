@@ -26,8 +26,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import acap_runtime as acap
-from acap_runtime.hookspecs import PROJECT
-from acap_runtime.plugins import load_plugin
+from acap_runtime.contract.hookspecs import PROJECT
+from acap_runtime.plugins.installed import load_plugin
 
 package, name, path, options = sys.argv[1:]
 points = [point for point in entry_points(group=PROJECT) if point.module.partition(".")[0] == package]

@@ -60,8 +60,8 @@ import json, sys
 from importlib.metadata import entry_points
 
 import acap_runtime as acap
-from acap_runtime.hookspecs import PROJECT
-from acap_runtime.plugins import load_plugin
+from acap_runtime.contract.hookspecs import PROJECT
+from acap_runtime.plugins.installed import load_plugin
 
 package, name, keys = sys.argv[1], sys.argv[2], json.load(sys.stdin)
 points = [point for point in entry_points(group=PROJECT) if point.module.partition(".")[0] == package]

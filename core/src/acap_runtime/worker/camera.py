@@ -1,201 +1,150 @@
-"""The front's end of a camera's process: started when somebody wants video, ended when nobody does, and started again
-with its captures when it fails.
-"""
+"""A camera in the worker: a thread for each capture, which writes frames into the capture's ring."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
-from acap_runtime.camera import StreamSettings
-from acap_runtime.errors import AcapError, InvalidRequest, NotFound, NotReady, Unavailable
-from acap_runtime.plugins import InstalledCamera
-from acap_runtime.worker.capture import RemoteCapture
-from acap_runtime.worker.messages import pack_settings
-from acap_runtime.worker.process import WorkerProcess, probe_all
-from acap_runtime.worker.restarts import RecentDeaths, RestartPolicy
+import numpy as np
+
+from acap_runtime.contract.backend import Array
+from acap_runtime.contract.camera import Camera, Frame, Stream, StreamSettings
+from acap_runtime.errors import AcapError, DeviceError, NotReady
+from acap_runtime.link.messages import Channel, pack_error, unpack_settings
+from acap_runtime.link.ring import RingLayout, picture_array
+from acap_runtime.link.segment import Segment
+from acap_runtime.plugins.installed import load_plugin
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_DEATH_S: Final = 1.0
-_OPEN_TIME_S: Final = 20.0
-"""How long a source may take to open."""
-_STALL_TIME_S: Final = 5.0
-"""How long an open source may give no frame."""
-_CHECK_S: Final = 1.0
 
 
-class CameraWorker:
-    """One camera's process and its captures, one for each form of frames that streams ask for."""
+def open_camera(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any], Channel], None]:
+    """Find the camera, and probe it if asked; returns what serves a capture. Raises whatever the plugin raises."""
+    for camera in load_plugin(config["address"]).cameras:
+        if camera.name == config["name"]:
+            if config["probe"]:
+                camera.probe(config["source"])
+            return partial(_serve_capture, camera, config["source"])
+    raise NotReady(f"plugin {config['address']} no longer brings camera {config['name']}")
 
-    def __init__(
-        self,
-        camera: InstalledCamera,
-        *,
-        kept_frames: int,
-        restarts: RestartPolicy = RestartPolicy(),
-        verbose: bool = False,
-    ) -> None:
-        self.camera = camera
-        self.failures = 0
-        """How often it could not be opened, or broke off."""
-        self.last_error = ""
-        """Why, the last time."""
-        self._kept_frames = kept_frames
-        self._restarts = restarts
-        self._verbose = verbose
-        self._captures: dict[StreamSettings, tuple[RemoteCapture, asyncio.Task[None]]] = {}
-        self._process: WorkerProcess | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
 
-    @property
-    def pid(self) -> int | None:
-        """The process's number, while there is one."""
-        return self._process.pid if self._process is not None else None
+def _serve_capture(camera: Camera, source: str, message: Mapping[str, Any], channel: Channel) -> None:
+    settings = unpack_settings(message["settings"])
+    stream = None
+    try:
+        stream = _checked_stream(camera.open(source, settings))
+        _Capture(stream, RingLayout(settings, message["slots"]), channel).run()
+    except ConnectionError as error:
+        _LOG.debug("nobody wants %s any more: %s", settings, error)
+    except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
+        if not isinstance(error, AcapError):
+            _LOG.error("unexpected error in a stream", exc_info=error)
+        with contextlib.suppress(OSError):
+            channel.send({"error": pack_error(error)})
+        channel.hang_up()
+    if stream is not None:
+        _close(stream)
+    channel.close()
 
-    @property
-    def state(self) -> str:
-        """In a word: idle while nobody wants video, opening, open, failed until it is opened again."""
-        captures = [capture for capture, _ in self._captures.values()]
-        if any(capture.error is not None for capture in captures):
-            return "failed"
-        if not captures:
-            return "idle"
-        return "open" if all(capture.settled.is_set() for capture in captures) else "opening"
 
-    async def open(self, settings: StreamSettings) -> RemoteCapture:
-        """The capture with these settings, shared by all who ask for the same; to be given back by `release`.
+class _Capture:
+    """One stream of the camera's and the ring that it fills."""
 
-        Raises `InvalidRequest` for settings that the camera cannot give, `NotReady` or `Unavailable` where it gives
-        no video.
-        """
-        if settings not in self._captures:
-            capture = RemoteCapture(settings, self._kept_frames)
-            self._captures[settings] = capture, asyncio.create_task(self._keep_open(capture))
-        capture, _ = self._captures[settings]
-        capture.users += 1
+    def __init__(self, stream: Stream, layout: RingLayout, channel: Channel) -> None:
+        self._stream = stream
+        self._layout = layout
+        self._channel = channel
+        self._free = set(range(layout.slots))
+        self._number = 0
+        self._keyframe_wanted = True
+        self._scratch: Array | None = None
+
+    def run(self) -> None:
+        """Capture until the front closes the channel. Raises whatever the stream raises."""
+        segment = Segment.create(self._layout.nbytes)
         try:
-            await capture.settled.wait()
-            capture.check()
-        except BaseException:
-            self.release(capture)
-            raise
-        return capture
+            self._channel.send({"opened": True}, segment.descriptor)
+        finally:
+            segment.close_descriptor()
+        self._channel.set_nonblocking()
+        while self._hear():
+            # The lowest: what was never written takes no memory.
+            slot = min(self._free, default=None)
+            target = self._spare() if slot is None else picture_array(self._layout, segment.view, slot)
+            frame = _checked_frame(self._stream.read(target, keyframe=self._keyframe_wanted), self._layout)
+            self._number += 1
+            self._keyframe_wanted = not (self._miss() if slot is None else self._show(frame, slot, segment))
 
-    def release(self, capture: RemoteCapture) -> None:
-        """Give a capture back; the last one ends it, and the last capture the process."""
-        capture.users -= 1
-        if capture.users or self._captures.get(capture.settings, (None,))[0] is not capture:
-            return
-        _, task = self._captures.pop(capture.settings)
-        task.cancel()
-        capture.detach(Unavailable(f"the stream of {self.camera} was closed"))
-        if not self._captures:
-            self._end_process()
-
-    async def stop(self) -> None:
-        """End every capture and the process: within 3 seconds, or, where it has to be killed, 6."""
-        for capture, task in self._captures.values():
-            task.cancel()
-            capture.detach(Unavailable("the server stops"))
-        self._captures.clear()
-        async with self._starting:
-            self._end_process()
-        if self._ending is not None:
-            await asyncio.wait((self._ending,))
-
-    def _end_process(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            self._ending = asyncio.create_task(process.end())
-
-    async def _keep_open(self, capture: RemoteCapture) -> None:
-        failures = RecentDeaths(self._restarts)
+    def _hear(self) -> bool:
+        """Take what the front has to say; False once it closed the channel."""
         while True:
             try:
-                process = await self._running_process()
-                error = await self._follow(capture, process)
-            except (AcapError, OSError) as problem:
-                error = problem if isinstance(problem, AcapError) else Unavailable(f"{self.camera}: {problem}")
-            except Exception as problem:  # noqa: BLE001 - the camera is tried again, whatever this program did wrong
-                _LOG.exception("unexpected error in following %s", self.camera)
-                error = Unavailable(f"{self.camera}: unexpected {type(problem).__name__}; the server's log says more")
-            if not isinstance(error, InvalidRequest):
-                self.failures += 1
-                self.last_error = str(error)
-            if not capture.settled.is_set():
-                # It was never open: who asked for it is told, and nobody waits for it.
-                _LOG.info("%s, %s: %s", self.camera, capture.settings, error)
-                capture.detach(error)
-                return
-            if isinstance(error, NotReady | NotFound | InvalidRequest):
-                error = Unavailable(str(error))  # there was video: what is missing now may come back
-            failures.note()
-            _LOG.error("%s, %s: %s; opened again in %.2g s", self.camera, capture.settings, error, failures.delay_s)
-            capture.detach(error)
-            await asyncio.sleep(failures.delay_s)
+                received = self._channel.receive()
+            except BlockingIOError:
+                return True
+            if received is None:
+                return False
+            message, _ = received
+            self._free.update(message.get("free", ()))
+            self._keyframe_wanted |= message.get("keyframe", False)
 
-    async def _follow(self, capture: RemoteCapture, process: WorkerProcess) -> AcapError:
-        """Have the process open a capture, and watch over it until it fails; returns why."""
-        opening = time.monotonic()
-        capture.progress = opening
-        message = {"settings": pack_settings(capture.settings), "slots": capture.slots}
-        capture.attach(process.open_channel(message))
-        while True:
-            await asyncio.wait((capture.lost,), timeout=_CHECK_S)
-            if capture.lost.done():
-                return await self._reason(capture.lost.result(), process)
-            silent_s = time.monotonic() - capture.progress
-            limit_s = _OPEN_TIME_S if capture.progress == opening else _STALL_TIME_S
-            if silent_s > limit_s:
-                did = "did not open" if capture.progress == opening else "gave no frame of"
-                process.kill(f"was killed: it {did} {capture.settings} for {silent_s:.1f} s")
-                return await self._reason(None, process)
+    def _show(self, frame: Frame, slot: int, segment: Segment) -> bool:
+        """Hand a frame to the front; False where it takes no more messages for the moment."""
+        offset = self._layout.encoded_offset(slot)
+        segment.view[offset : offset + len(frame.encoded)] = frame.encoded
+        message = {
+            "frame": [self._number, slot, len(frame.encoded), frame.keyframe, frame.has_picture],
+            "times": [frame.captured_ns, time.monotonic_ns()],
+        }
+        try:
+            self._channel.send(message)
+        except BlockingIOError:
+            return False
+        self._free.discard(slot)
+        return True
 
-    async def _reason(self, error: AcapError | None, process: WorkerProcess) -> AcapError:
-        if error is not None:
-            return type(error)(f"{self.camera}: {error}")
-        if self._watching is not None:
-            await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
-        if self._process is process and process.kill_reason is not None:
-            self._end_process()  # it takes its time to die: the next one waits for that
-        gone = self._process is not process
-        how = process.described_end if gone else "gave up the stream and said no reason"
-        return Unavailable(f"the process of {self.camera} {how}")
+    def _miss(self) -> bool:
+        """Tell the front that the camera works, although there is no slot for its frame."""
+        with contextlib.suppress(BlockingIOError):
+            self._channel.send({"missed": self._number})
+        return False
 
-    async def _running_process(self) -> WorkerProcess:
-        async with self._starting:
-            if self._ending is not None:
-                # The device may be open once only. Who stops waiting leaves the end to itself.
-                await asyncio.wait((self._ending,))
-            if self._process is None:
-                config = _config(self.camera, probe=False, verbose=self._verbose)
-                self._process = await WorkerProcess.start(str(self.camera), config)
-                self._watching = asyncio.create_task(self._watch(self._process))
-                _LOG.info("%s started, process %d", self.camera, self._process.pid)
-            return self._process
-
-    async def _watch(self, process: WorkerProcess) -> None:
-        await process.wait()
-        if self._process is process:
-            self._process = None
+    def _spare(self) -> Array:
+        # Every slot is in use: the frame is lost, and the camera goes on.
+        if self._scratch is None:
+            self._scratch = np.empty(self._layout.settings.picture.shape[1:], np.uint8)
+        return self._scratch
 
 
-def _config(camera: InstalledCamera, *, probe: bool, verbose: bool = False) -> dict[str, Any]:
-    return {
-        "kind": "camera",
-        "address": camera.plugin.address,
-        "name": camera.camera.name,
-        "source": camera.source,
-        "probe": probe,
-        "verbose": verbose,
-    }
+def _checked_stream(stream: object) -> Stream:
+    if not isinstance(stream, Stream):
+        raise TypeError(f"the plugin's open returned {stream!r}; expected a Stream")
+    return stream
 
 
-async def probe_cameras(cameras: Sequence[InstalledCamera], timeout_s: float) -> list[AcapError | None]:
-    """Probe cameras side by side, each in a process of its own; None for each that is ready."""
-    return await probe_all([(str(camera), _config(camera, probe=True)) for camera in cameras], timeout_s)
+def _checked_frame(frame: object, layout: RingLayout) -> Frame:
+    settings: StreamSettings = layout.settings
+    if not isinstance(frame, Frame):
+        raise DeviceError(f"the plugin's read returned {type(frame).__name__}; expected a Frame")
+    if bool(frame.encoded) != settings.encoded:
+        raise DeviceError(
+            f"the plugin's frame of {settings} has {len(frame.encoded)} encoded bytes; "
+            f"expected {'some' if settings.encoded else 'none, the picture is the frame'}"
+        )
+    if len(frame.encoded) > layout.encoded_nbytes:
+        raise DeviceError(
+            f"the plugin's frame of {settings} has {len(frame.encoded)} encoded bytes; "
+            f"expected at most {layout.encoded_nbytes}"
+        )
+    return frame
+
+
+def _close(stream: Stream) -> None:
+    try:
+        stream.close()
+    except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other streams go on
+        _LOG.error("a stream could not be closed", exc_info=error)

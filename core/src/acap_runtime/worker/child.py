@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
-from acap_runtime.malloc import keep_large_buffers
-from acap_runtime.worker.camera_child import open_camera
-from acap_runtime.worker.chip_child import open_chip
-from acap_runtime.worker.messages import Channel, pack_error
-from acap_runtime.worker.store_child import open_store
+from acap_runtime.link.malloc import keep_large_buffers
+from acap_runtime.link.messages import Channel, pack_error
+from acap_runtime.worker.camera import open_camera
+from acap_runtime.worker.chip import open_chip
+from acap_runtime.worker.store import open_store
 
 _UNLOAD_TIME_S: Final = 2.0
 _PR_SET_PDEATHSIG: Final = 1

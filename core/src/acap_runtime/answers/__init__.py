@@ -1,0 +1,1 @@
+"""What outputs mean: classes, detections, labels."""

@@ -1,0 +1,1 @@
+"""The front's end of chips: processes, queues, calls."""

@@ -1,0 +1,1 @@
+"""What plugins implement: one module for each kind of plugin, and what they share."""

@@ -1,0 +1,1 @@
+"""What the front and its worker processes share: processes, messages, shared memory."""

@@ -1,0 +1,1 @@
+"""Models by name: their versions, files and calls."""

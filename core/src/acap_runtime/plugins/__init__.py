@@ -1,0 +1,1 @@
+"""Which plugins are installed, and larod's table of chips."""

@@ -1,0 +1,120 @@
+"""The device's parameters that override the command line with ``-o``: group ``root.Acapruntime``, as the original has
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, shown
+from acap_runtime.settings.options import Settings
+from acap_runtime.stores import Store
+
+_LOG = logging.getLogger(__name__)
+_GROUP: Final = "root.Acapruntime"
+_PACKAGE: Final = Path("/usr/local/packages/acapruntime")
+"""Where the original, installed on a camera, has its certificate."""
+_HIGHEST_PORT: Final = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A parameter of the device that has a say, and the settings that it sets, by field name."""
+
+    key: str
+    values: Mapping[str, Any]
+
+
+async def read_overrides(settings: Settings, store: Store | None) -> list[Override]:
+    """What the device's parameters say other than `settings`; nothing without ``-o``.
+
+    A parameter that is absent, or whose value does not parse, says nothing; the latter is logged. Raises what the
+    store raises: a server that was to be as the device says must not start otherwise.
+    """
+    if not settings.parameters_override:
+        return []
+    if store is None:
+        _LOG.warning(
+            "-o: there is no parameter store, nothing overrides the command line; give one with --parameters FILE|URL"
+        )
+        return []
+    overrides = []
+    for name, parse in _PARAMETERS.items():
+        key = f"{_GROUP}.{name}"
+        try:
+            text = await store.get(key)
+        except NotReady as error:
+            if settings.parameters is not None:
+                raise NotReady(f"-o: {key} cannot be read: {error}") from None
+            _LOG.warning("-o: nothing overrides the command line: %s; --parameters FILE|URL names another store", error)
+            return []  # the device's own store, on a machine that is no such device
+        except AcapError as error:
+            raise type(error)(f"-o: {key} cannot be read: {error}") from None
+        try:
+            values = {} if text is None else parse(text, settings)
+        except InvalidRequest as error:
+            _LOG.warning("-o: %s: %s; it overrides nothing", key, error)
+        else:
+            if values:
+                overrides.append(Override(key, values))
+    return overrides
+
+
+def applied(settings: Settings, overrides: list[Override]) -> Settings:
+    """Settings with what overrides them in its place."""
+    for override in overrides:
+        settings = dataclasses.replace(settings, **override.values)
+    return settings
+
+
+async def overridden(settings: Settings, store: Store | None) -> Settings:
+    """Settings as the device's parameters have them, if ``-o`` was given. Raises as `read_overrides` does."""
+    overrides = await read_overrides(settings, store)
+    for override in overrides:
+        said = ", ".join(f"{name} {value}" for name, value in override.values.items())
+        _LOG.info("-o: %s sets %s", override.key, said)
+    return applied(settings, overrides)
+
+
+def _yes(text: str) -> bool:
+    if text.strip() not in {"yes", "no"}:
+        raise InvalidRequest(f"expected yes or no, got {shown(text)}")
+    return text.strip() == "yes"
+
+
+def _integer(text: str, expected: str, highest: int) -> int:
+    if not re.fullmatch(r"\s*\d{1,9}\s*", text, re.ASCII) or int(text) > highest:
+        raise InvalidRequest(f"expected {expected}, got {shown(text)}")
+    return int(text)
+
+
+def _verbose(text: str, _: Settings) -> dict[str, Any]:
+    return {"verbose": _yes(text)}
+
+
+def _port(text: str, _: Settings) -> dict[str, Any]:
+    return {"port": _integer(text, f"an integer from 0 to {_HIGHEST_PORT}", _HIGHEST_PORT)}
+
+
+def _tls(text: str, _: Settings) -> dict[str, Any]:
+    # "no" takes away nothing that the command line gave: so in the original.
+    return {"certificate": _PACKAGE / "server.pem", "key": _PACKAGE / "server.key"} if _yes(text) else {}
+
+
+def _chip(text: str, settings: Settings) -> dict[str, Any]:
+    # The device knows the chip for inference only; the second -j names the one that converts images.
+    return {"chips": (str(_integer(text, "a chip's number", 10**9)), *settings.chips[1:])}
+
+
+_PARAMETERS: Final[Mapping[str, Callable[[str, Settings], dict[str, Any]]]] = {
+    "Verbose": _verbose,
+    "IpPort": _port,
+    "UseTLS": _tls,
+    "ChipId": _chip,
+}

@@ -1,0 +1,1 @@
+"""The front's end of cameras: captures and streams."""

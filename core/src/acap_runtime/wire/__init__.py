@@ -1,0 +1,1 @@
+"""Tensors and shared memory as clients send them."""

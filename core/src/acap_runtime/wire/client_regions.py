@@ -1,0 +1,102 @@
+"""Parts of clients' shared memory objects, by the names that clients registered them under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from acap_runtime.errors import AcapError, AlreadyExists, Busy, InvalidRequest, NotFound, shown
+from acap_runtime.wire.client_memory import ClientMemory, open_client_memory
+
+_MOST_REGIONS: Final = 1024
+_LONGEST_NAME: Final = 255
+_MOST_BYTES: Final = 2**63 - 1
+"""What a file's offset can say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """`nbytes` from `offset` on of the object that clients made with ``shm_open(key)``."""
+
+    key: str
+    offset: int
+    nbytes: int
+
+    def open(self, label: str, *, writable: bool = False) -> ClientMemory:
+        """Open the object for this region. Raises as `open_client_memory` does, the message starting with `label`."""
+        return open_client_memory(label, self.key.encode(), self.nbytes, self.offset, writable=writable)
+
+
+class ClientRegions:
+    """The regions that clients registered, which belong to the server: gRPC does not tell which client a call is of.
+
+    Nothing but names is kept. Objects are opened for each call, which takes 10 µs, so that a client that dies leaves
+    nothing open, and that one is asked each time whether the object is its to use.
+    """
+
+    def __init__(self) -> None:
+        self._regions: dict[str, Region] = {}
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """All regions, by name."""
+        return self._regions
+
+    def part(self, label: str, name: str, offset: int, nbytes: int) -> Region:
+        """`nbytes` from `offset` on of the region called `name`.
+
+        Raises `NotFound` where there is no such region, `InvalidRequest` where it does not hold them.
+        """
+        if name not in self._regions:
+            raise NotFound(
+                f"{label}: shared memory region {shown(name)} is not registered; SystemSharedMemoryRegister does that"
+            )
+        region = self._regions[name]
+        if offset < 0 or nbytes < 0 or offset + nbytes > region.nbytes:
+            raise InvalidRequest(
+                f"{label}: expected bytes within the {region.nbytes} of shared memory region {shown(name)}, got "
+                f"{nbytes} from byte {offset} on"
+            )
+        return Region(region.key, region.offset + offset, nbytes)
+
+    def register(self, name: str, region: Region) -> None:
+        """Give a region a name.
+
+        A name whose object is gone can be given again, and is forgotten where room is needed. Raises `InvalidRequest`,
+        `NotFound` or `Forbidden` where the object is not one to be used, or not so large; `AlreadyExists` for a name
+        in use, `Busy` where there are too many.
+        """
+        if not 0 < len(name.encode()) <= _LONGEST_NAME:
+            raise InvalidRequest(f"name: expected 1 to {_LONGEST_NAME} bytes, got {len(name.encode())}")
+        label = f"region {shown(name)}"
+        if not 0 < region.nbytes <= _MOST_BYTES - region.offset:
+            raise InvalidRequest(
+                f"{label}: expected at least 1 byte, ending at {_MOST_BYTES} at most, got {region.nbytes} from byte "
+                f"{region.offset} on"
+            )
+        region.open(label).close()
+        if name in self._regions and not _is_gone(self._regions[name]):
+            raise AlreadyExists(f"{label} is registered already; unregister it first, or choose another name")
+        if len(self._regions) >= _MOST_REGIONS:
+            self._regions = {known: each for known, each in self._regions.items() if not _is_gone(each)}
+        if len(self._regions) >= _MOST_REGIONS:
+            raise Busy(f"{_MOST_REGIONS} shared memory regions are registered, as many as may be; unregister some")
+        self._regions[name] = region
+
+    def unregister(self, name: str) -> None:
+        """Forget a region, if it is there; calls that use it go on. An empty name stands for all."""
+        if name:
+            self._regions.pop(name, None)
+        else:
+            self._regions.clear()
+
+
+def _is_gone(region: Region) -> bool:
+    try:
+        region.open("").close()
+    except NotFound:
+        return True
+    except AcapError:
+        pass  # it is there, though not as it was
+    return False
