@@ -82,7 +82,7 @@ def test_what_a_plugin_did_not_mean_to_raise_is_a_device_error_that_names_it(err
     assert type(error).__name__ in str(back)
 
 
-@pytest.mark.parametrize("name", ["annotations", "shown", "Self", "__builtins__", "Exception", "", "BaseException"])
+@pytest.mark.parametrize("name", ["annotations", "quoted", "Self", "__builtins__", "Exception", "", "BaseException"])
 def test_only_the_contracts_errors_are_ever_made(name: str) -> None:
     assert type(unpack_error([name, "text"])) is acap.DeviceError
 

@@ -61,14 +61,15 @@ class Incomplete(AcapError):
     """Of several things that the caller asked for, some were done and others failed."""
 
 
-def shown(text: object, limit: int = 120) -> str:
+def quoted(text: object, limit: int = 120) -> str:
     """Quote something that a client sent, short enough for a status message and free of control characters."""
-    quoted = repr(str(text)[: limit + 1])
-    return quoted if len(quoted) <= limit + 2 else f"{quoted[:limit]}…'"
+    literal = repr(str(text)[: limit + 1])
+    return literal if len(literal) <= limit + 2 else f"{literal[:limit]}…'"
 
 
-def hidden(source: str) -> str:
-    """A URL for messages and lists: without what stands before an @, and without its query, since cameras take
-    passwords in both. Other text stays as it is.
+def redacted(source: str) -> str:
+    """Remove the secrets from a URL: the user information and the query, since cameras take passwords in both.
+
+    Text that is no URL stays as it is.
     """
     return re.sub(r"(://[^\s?]*\?).+", r"\1…", re.sub(r"(?<=://).*@", "***@", source, flags=re.DOTALL), flags=re.DOTALL)

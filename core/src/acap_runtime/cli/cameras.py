@@ -9,7 +9,7 @@ from typing import Any
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
-from acap_runtime.errors import AcapError, hidden
+from acap_runtime.errors import AcapError, redacted
 from acap_runtime.plugins.installed import InstalledCamera, Plugins
 from acap_runtime.settings.options import CameraSource, Settings, add_arguments, parse_camera, read_settings
 from acap_runtime.video.camera_process import probe_cameras
@@ -60,7 +60,7 @@ async def _probed(sources: Sequence[CameraSource], plugins: Plugins) -> list[dic
             {
                 "number": number,
                 "name": named.name,
-                "source": hidden(named.source),
+                "source": redacted(named.source),
                 "distribution": each.plugin.distribution if isinstance(each, InstalledCamera) else None,
                 "ready": problem is None,
                 "reason": None if problem is None else str(problem),

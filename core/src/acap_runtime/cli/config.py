@@ -14,7 +14,7 @@ from typing import Any
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
-from acap_runtime.errors import InvalidRequest, hidden
+from acap_runtime.errors import InvalidRequest, redacted
 from acap_runtime.settings.model_source import ModelSource, described
 from acap_runtime.settings.options import (
     CameraSource,
@@ -99,8 +99,8 @@ def _shown(value: Any) -> Any:
     if isinstance(value, ModelSource):
         return described(value)
     if isinstance(value, CameraSource):
-        source = hidden(value.source)
+        source = redacted(value.source)
         return source if source == value.name else f"{value.name}={source}"
     if isinstance(value, str | Path):
-        return hidden(str(value))
+        return redacted(str(value))
     return value

@@ -17,7 +17,7 @@ import grpc.aio
 from acap_runtime.chips.converters import ConverterChoice
 from acap_runtime.chips.supervisor import Worker, WorkerLimits
 from acap_runtime.chips.workers import Workers
-from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable, hidden
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, Unavailable, redacted
 from acap_runtime.front.tls import credentials
 from acap_runtime.front.unix_socket import born_with_mode, claimed_socket
 from acap_runtime.link.restarts import RestartPolicy
@@ -184,7 +184,7 @@ def _make_streams(settings: Settings, plugins: Plugins) -> Streams:
     cameras = [plugins.camera(camera.name, camera.source) for camera in settings.cameras] or plugins.own_cameras()
     workers = [CameraWorker(camera, kept_frames=settings.kept_frames, verbose=settings.verbose) for camera in cameras]
     for number, camera in enumerate(cameras, 1):
-        _LOG.info("camera %d: %s, %s; opened when a client wants it", number, camera.name, hidden(camera.source))
+        _LOG.info("camera %d: %s, %s; opened when a client wants it", number, camera.name, redacted(camera.source))
     return Streams(
         workers,
         named=bool(settings.cameras),

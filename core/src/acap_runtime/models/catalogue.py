@@ -14,7 +14,7 @@ from typing import Final
 from acap_runtime.chips.queue import CallQueue
 from acap_runtime.chips.remote_model import RemoteModel
 from acap_runtime.chips.workers import Workers
-from acap_runtime.errors import AcapError, Busy, InvalidRequest, NotFound, Unavailable, shown
+from acap_runtime.errors import AcapError, Busy, InvalidRequest, NotFound, Unavailable, quoted
 from acap_runtime.models.finishing import Finishing
 from acap_runtime.models.repository import ModelFile, file_of, models_in, resolve, versions_of
 from acap_runtime.models.versions import Failure, ServedModel, State, Version
@@ -222,14 +222,14 @@ class Catalogue:
         if not self._on_demand or not name.startswith("/"):
             raise self._unknown(name)
         if len(name) > _LONGEST_PATH:
-            raise InvalidRequest(f"model {shown(name)}: expected a path of at most {_LONGEST_PATH} characters")
+            raise InvalidRequest(f"model {quoted(name)}: expected a path of at most {_LONGEST_PATH} characters")
         if "\0" in name:
-            raise InvalidRequest(f"model {shown(name)}: a path holds no NUL character")
+            raise InvalidRequest(f"model {quoted(name)}: a path holds no NUL character")
 
     def _unknown(self, name: str) -> NotFound:
-        known = ", ".join(shown(model.name) for model in self.models) or "none"
+        known = ", ".join(quoted(model.name) for model in self.models) or "none"
         paths = "the absolute path of a file" if self._on_demand else "over TCP, files must be given with -m"
-        return NotFound(f"model {shown(name)} is unknown; expected one of: {known}; {paths}")
+        return NotFound(f"model {quoted(name)} is unknown; expected one of: {known}; {paths}")
 
     def _check(self, source: ModelSource) -> None:
         """Raise `InvalidRequest` or `NotReady` for a chip or an option that does not exist."""
@@ -414,7 +414,7 @@ def _chosen_files(source: ModelSource) -> dict[int, tuple[Path, ModelFile]]:
     chosen = source.versions.choose(versions)
     if not chosen:
         known = ", ".join(map(str, sorted(versions)))
-        raise NotFound(f"model folder {shown(source.path)} has versions {known}; expected {source.versions}")
+        raise NotFound(f"model folder {quoted(source.path)} has versions {known}; expected {source.versions}")
     files = {}
     for number in chosen:
         place = versions[number]

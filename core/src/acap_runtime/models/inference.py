@@ -15,7 +15,7 @@ from acap_runtime.chips.calls import Answer, Input
 from acap_runtime.chips.converters import ConverterChoice
 from acap_runtime.contract.backend import Conversion, TensorSpec
 from acap_runtime.contract.conversions import conversion_for, image_of
-from acap_runtime.errors import InvalidRequest, shown
+from acap_runtime.errors import InvalidRequest, quoted
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.models.versions import Version
 from acap_runtime.video.streams import NewestPicture, Stream, Streams
@@ -124,7 +124,7 @@ class Inference:
                 return Input(spec.name, tensor.dtype, shape, tensor.source, (converter, conversion))
         image = image_of(spec.dtype, spec.shape)
         raise InvalidRequest(
-            f"input {shown(spec.name)}: expected shape {list(spec.shape)}"
+            f"input {quoted(spec.name)}: expected shape {list(spec.shape)}"
             f"{' or an RGB image of another size' if image else ''}, got {list(tensor.shape)}"
         )
 
@@ -136,7 +136,7 @@ class Inference:
         target = image_of(spec.dtype, spec.shape)
         if target is None:
             raise InvalidRequest(
-                f"input {shown(spec.name)}: expected {spec}, which cannot be made of stream {stream.number}, {source}"
+                f"input {quoted(spec.name)}: expected {spec}, which cannot be made of stream {stream.number}, {source}"
             )
         conversion = Conversion(source, target)
         converter = await self._converters.get(conversion)
@@ -188,4 +188,4 @@ def _wanted_outputs(specs: Sequence[TensorSpec], wanted: Iterable[str], field: s
 def _listed(names: Iterable[str]) -> str:
     every = list(names)
     more = f" and {len(every) - _LISTED_NAMES} more" if every[_LISTED_NAMES:] else ""
-    return ", ".join(map(shown, every[:_LISTED_NAMES])) + more
+    return ", ".join(map(quoted, every[:_LISTED_NAMES])) + more

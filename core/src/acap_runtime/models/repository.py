@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from acap_runtime.errors import Forbidden, InvalidRequest, NotFound, shown
+from acap_runtime.errors import Forbidden, InvalidRequest, NotFound, quoted
 from acap_runtime.settings.model_source import HIGHEST_VERSION, ModelSource
 
 _LOG = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ def versions_of(path: Path) -> dict[int, Path]:
             return {1: identify(path).path}
         found = {int(entry.name): entry for entry in path.iterdir() if _is_version(entry)}
     except OSError as error:
-        raise Forbidden(f"model folder {shown(path)} cannot be read: {error.strerror}") from None
+        raise Forbidden(f"model folder {quoted(path)} cannot be read: {error.strerror}") from None
     if not found:
         raise NotFound(
-            f"model folder {shown(path)} holds no version: expected folders named by numbers, with a model file in "
+            f"model folder {quoted(path)} holds no version: expected folders named by numbers, with a model file in "
             f"each, such as {path.name}/1/model.tflite"
         )
     return found
@@ -65,11 +65,11 @@ def file_of(version: Path) -> ModelFile:
             return identify(version)
         files = [entry for entry in version.iterdir() if _is_visible_file(entry)]
     except OSError as error:
-        raise Forbidden(f"model folder {shown(version)} cannot be read: {error.strerror}") from None
+        raise Forbidden(f"model folder {quoted(version)} cannot be read: {error.strerror}") from None
     chosen = [path for path in files if path.stem == "model"] or files
     if len(chosen) != 1:
         got = ", ".join(sorted(path.name for path in chosen)) or "none"
-        raise InvalidRequest(f"version folder {shown(version)}: expected one file called model.*, got {got}")
+        raise InvalidRequest(f"version folder {quoted(version)}: expected one file called model.*, got {got}")
     return identify(chosen[0])
 
 
@@ -87,9 +87,9 @@ def models_in(folder: Path, suffixes: Collection[str]) -> list[ModelSource]:
             elif path.is_dir() and any(map(_is_version, path.iterdir())):
                 found.setdefault(path.name, []).append(path)
     except FileNotFoundError:
-        raise NotFound(f"model folder {shown(folder)} does not exist") from None
+        raise NotFound(f"model folder {quoted(folder)} does not exist") from None
     except OSError as error:
-        raise Forbidden(f"model folder {shown(error.filename or folder)} cannot be read: {error.strerror}") from None
+        raise Forbidden(f"model folder {quoted(error.filename or folder)} cannot be read: {error.strerror}") from None
     models = []
     for name, paths in sorted(found.items()):
         if len(paths) > 1:
@@ -119,7 +119,7 @@ def resolve(name: str) -> str:
 
 def identify(path: Path) -> ModelFile:
     """A model file that is there and can be read. Raises `NotFound`, `Forbidden` or `InvalidRequest`."""
-    label = f"model file {shown(path)}"
+    label = f"model file {quoted(path)}"
     try:
         # O_PATH opens nothing yet: opening a device or a FIFO already has effects.
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)

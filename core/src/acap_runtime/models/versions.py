@@ -13,7 +13,7 @@ from typing import Final
 
 from acap_runtime.chips.remote_model import RemoteModel
 from acap_runtime.chips.supervisor import Resting, Worker, WorkerDied
-from acap_runtime.errors import AcapError, NotFound, shown
+from acap_runtime.errors import AcapError, NotFound, quoted
 from acap_runtime.models.repository import ModelFile
 from acap_runtime.settings.model_source import ModelSource
 
@@ -159,12 +159,12 @@ class ServedModel:
         """
         if label:
             if label not in self.source.labels:
-                known = ", ".join(map(shown, sorted(self.source.labels))) or "none"
-                raise NotFound(f"model {shown(self.name)} has no version label {shown(label)}; it has: {known}")
+                known = ", ".join(map(quoted, sorted(self.source.labels))) or "none"
+                raise NotFound(f"model {quoted(self.name)} has no version label {quoted(label)}; it has: {known}")
             number = self.source.labels[label]
         if number is not None:
             if number not in self.versions or self.versions[number].retired:
-                raise NotFound(f"model {shown(self.name)} has no version {number}; it has: {self._listed()}")
+                raise NotFound(f"model {quoted(self.name)} has no version {number}; it has: {self._listed()}")
             return self.versions[number]
         best: Version | None = None
         best_rank = (-1, -1)
@@ -176,8 +176,8 @@ class ServedModel:
         if best is not None:
             return best
         if self.unloaded:
-            raise NotFound(f"model {shown(self.name)} was unloaded")
-        raise self.problem.again() if self.problem else NotFound(f"model {shown(self.name)} has no version")
+            raise NotFound(f"model {quoted(self.name)} was unloaded")
+        raise self.problem.again() if self.problem else NotFound(f"model {quoted(self.name)} has no version")
 
     def _listed(self) -> str:
         return ", ".join(str(number) for number, each in sorted(self.versions.items()) if not each.retired) or "none"

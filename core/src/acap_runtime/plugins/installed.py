@@ -16,7 +16,7 @@ from acap_runtime.contract import hookspecs
 from acap_runtime.contract.backend import Backend, Conversion, InferenceBackend, ProcessingBackend
 from acap_runtime.contract.camera import Camera
 from acap_runtime.contract.parameter_store import ParameterStore
-from acap_runtime.errors import InvalidRequest, NotReady, hidden
+from acap_runtime.errors import InvalidRequest, NotReady, redacted
 from acap_runtime.plugins.larod_chips import CHIPS, LIBYUV, NO_CHIP, Chip, words
 
 
@@ -234,11 +234,11 @@ class Plugins:
         if not found:
             kinds = sorted(camera.sources for plugin in self.rows for camera in plugin.brings.cameras)
             raise NotReady(
-                f"camera {name}: no plugin here opens {hidden(source)!r}; it has: {', '.join(kinds) or 'none'}; "
+                f"camera {name}: no plugin here opens {redacted(source)!r}; it has: {', '.join(kinds) or 'none'}; "
                 f"pip install acap-runtime-video for files, RTSP and V4L2, acap-runtime-debug for test pictures"
             )
         if len(found) > 1:
-            raise NotReady(f"camera {name}: {hidden(source)!r} is claimed more than once: by {_claimants(found)}")
+            raise NotReady(f"camera {name}: {redacted(source)!r} is claimed more than once: by {_claimants(found)}")
         return found[0]
 
     def own_cameras(self) -> tuple[InstalledCamera, ...]:

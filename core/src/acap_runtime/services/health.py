@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from acap_runtime.errors import NotFound, Unavailable, shown
+from acap_runtime.errors import NotFound, Unavailable, quoted
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.services.rpc import Method, Subscription
 
@@ -41,7 +41,7 @@ class HealthService:
         """Answer a HealthCheckRequest. Raises `NotFound` for a name that is none of a service or a model."""
         status = self._status(request.service)
         if status is None:
-            raise NotFound(f"service: expected nothing, a service or a model, got {shown(request.service)}")
+            raise NotFound(f"service: expected nothing, a service or a model, got {quoted(request.service)}")
         return HealthCheckResponse(status=status)
 
     async def watch(self, request: Any, _context: Any) -> AsyncIterator[Any]:

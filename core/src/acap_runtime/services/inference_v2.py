@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import grpc.aio
 
-from acap_runtime.errors import AcapError, Forbidden, InvalidRequest, NotFound, TooLate, Unimplemented, shown
+from acap_runtime.errors import AcapError, Forbidden, InvalidRequest, NotFound, TooLate, Unimplemented, quoted
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.models.inference import Inference, Request, Result, check_count
 from acap_runtime.models.versions import Version
@@ -253,7 +253,7 @@ class InferenceV2Service:
         self._check_control(request)
         if request.parameters:
             raise Unimplemented(
-                f"parameters: expected none, got {', '.join(map(shown, sorted(request.parameters)))}; files and "
+                f"parameters: expected none, got {', '.join(map(quoted, sorted(request.parameters)))}; files and "
                 f"options of models are those that the server was started with"
             )
         await self._catalogue.load(request.model_name)
@@ -265,7 +265,7 @@ class InferenceV2Service:
         for name, parameter in request.parameters.items():
             # No model depends on another here.
             if name != "unload_dependents":
-                raise InvalidRequest(f"parameters: expected unload_dependents, got {shown(name)}")
+                raise InvalidRequest(f"parameters: expected unload_dependents, got {quoted(name)}")
             value_of("unload", name, parameter, ("bool_param",))
         await self._catalogue.unload(request.model_name)
         return RepositoryModelUnloadResponse()
@@ -275,7 +275,7 @@ class InferenceV2Service:
         regions: Mapping[str, Region] = self._reader.regions.regions if self._reader.regions is not None else {}
         if request.name:
             if request.name not in regions:
-                raise NotFound(f"shared memory region {shown(request.name)} is not registered")
+                raise NotFound(f"shared memory region {quoted(request.name)} is not registered")
             regions = {request.name: regions[request.name]}
         response = SystemSharedMemoryStatusResponse()
         for name, region in regions.items():
@@ -297,7 +297,7 @@ class InferenceV2Service:
 
     async def cuda_status(self, request: Any, _context: Context) -> Any:
         if request.name:
-            raise NotFound(f"CUDA memory region {shown(request.name)} is not registered: this server takes none")
+            raise NotFound(f"CUDA memory region {quoted(request.name)} is not registered: this server takes none")
         return CudaSharedMemoryStatusResponse()
 
     async def cuda_unregister(self, _request: Any, _context: Context) -> Any:
@@ -310,7 +310,7 @@ class InferenceV2Service:
         for output in wanted:
             if not output.parameters:
                 continue
-            label = f"output {shown(output.name)}"
+            label = f"output {quoted(output.name)}"
             if "classification" in output.parameters:
                 raise Unimplemented(f"{label}: this server does not sort classes; ask for the output itself")
             if (region := self._reader.shared_part(label, output.parameters)) is not None:
@@ -326,12 +326,12 @@ class InferenceV2Service:
 
 
 def _open_output(name: str, region: Region) -> ClientMemory:
-    return region.open(f"output {shown(name)}", writable=True)
+    return region.open(f"output {quoted(name)}", writable=True)
 
 
 def _check_repository(name: str) -> None:
     if name:
-        raise Unimplemented(f"repository_name: expected none, as there is one repository, got {shown(name)}")
+        raise Unimplemented(f"repository_name: expected none, as there is one repository, got {quoted(name)}")
 
 
 def _version(text: str) -> int | None:
@@ -339,7 +339,7 @@ def _version(text: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"\d{1,19}", text, re.ASCII) or int(text) > HIGHEST_VERSION:
-        raise InvalidRequest(f"version: expected a number from 0 to {HIGHEST_VERSION}, or nothing, got {shown(text)}")
+        raise InvalidRequest(f"version: expected a number from 0 to {HIGHEST_VERSION}, or nothing, got {quoted(text)}")
     return int(text)
 
 
@@ -357,7 +357,7 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
         elif name.startswith(_RESERVED):
             known = ", ".join(each for each in _PARAMETERS if each.startswith(_RESERVED))
             raise InvalidRequest(
-                f"parameters: of names that start with {_RESERVED}, expected {known}, got {shown(name)}"
+                f"parameters: of names that start with {_RESERVED}, expected {known}, got {quoted(name)}"
             )
     for name in ("timeout", "priority", "stream_id"):
         if values.get(name, 0) < 0:

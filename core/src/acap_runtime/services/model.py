@@ -20,7 +20,7 @@ from acap_runtime.errors import (
     NotFound,
     NotReady,
     Unimplemented,
-    shown,
+    quoted,
 )
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.models.finishing import Finishing
@@ -107,7 +107,7 @@ class ModelService:
                 f"characters, got {len(configs)}, the longest with {max(map(len, names))}"
             )
         if twice := sorted(name for name, count in names.items() if count > 1):
-            raise InvalidRequest(f"model_config_list: expected each name once, got {shown(twice[0])} again")
+            raise InvalidRequest(f"model_config_list: expected each name once, got {quoted(twice[0])} again")
         if len(self._reloading) >= _MOST_RELOADS:
             raise Busy(f"{len(self._reloading)} reloads are being done or wait already; try again later")
         await self._started.wait()
@@ -145,8 +145,8 @@ class ModelService:
             path = source.path.resolve()
             if not any(path.is_relative_to(place) for place in places):
                 raise Forbidden(
-                    f"base_path of model {shown(source.name)}: over TCP expected the path of a model that the server "
-                    f"was given, or one in its --model-dir, got {shown(source.path)}"
+                    f"base_path of model {quoted(source.name)}: over TCP expected the path of a model that the server "
+                    f"was given, or one in its --model-dir, got {quoted(source.path)}"
                 )
 
     def _check_labels(self, source: ModelSource) -> None:
@@ -158,7 +158,7 @@ class ModelService:
         for label, number in source.labels.items():
             if model.source.labels.get(label, number) != number and number not in available:
                 raise NotReady(
-                    f"version_labels of model {shown(source.name)}: {shown(label)} cannot move to version {number}, "
+                    f"version_labels of model {quoted(source.name)}: {quoted(label)} cannot move to version {number}, "
                     "which is not available yet; first have it served, then move the label"
                 )
 
@@ -171,9 +171,9 @@ def _asked_for(model: ServedModel, spec: Any) -> list[Version]:
         known = ", ".join(str(version.number) for version in versions) or "none"
         versions = [version for version in versions if version.number == spec.version.value]
         if not versions:
-            raise NotFound(f"model {shown(model.name)} has no version {spec.version.value}; it has: {known}")
+            raise NotFound(f"model {quoted(model.name)} has no version {spec.version.value}; it has: {known}")
     if not versions:
-        raise NotFound(f"model {shown(model.name)} has no versions: {model.problem or 'none was found yet'}")
+        raise NotFound(f"model {quoted(model.name)} has no versions: {model.problem or 'none was found yet'}")
     return versions
 
 
@@ -194,10 +194,10 @@ def _write_status(status: Any, error: AcapError | None) -> None:
 
 def _failures(model: ServedModel) -> Iterator[str]:
     if model.problem is not None:
-        yield f"model {shown(model.name)}: {model.problem}"
+        yield f"model {quoted(model.name)}: {model.problem}"
     for number in sorted(model.chosen & model.versions.keys()):
         if (error := model.versions[number].error) is not None:
-            yield f"model {shown(model.name)} version {number}: {error}"
+            yield f"model {quoted(model.name)} version {number}: {error}"
 
 
 def _read_config(config: Any, known: ModelSource | None) -> ModelSource:
@@ -208,15 +208,15 @@ def _read_config(config: Any, known: ModelSource | None) -> ModelSource:
     name, path = config.name, config.base_path
     # A name like a path would take the place of the file that other clients mean by it.
     if not name or not name.isprintable() or (name.startswith("/") and name != path):
-        raise InvalidRequest(f"name: expected a model's name of printable characters, not a path, got {shown(name)}")
+        raise InvalidRequest(f"name: expected a model's name of printable characters, not a path, got {quoted(name)}")
     if not path.startswith("/") or "\0" in path:
-        raise InvalidRequest(f"base_path of model {shown(name)}: expected an absolute path, got {shown(path)}")
+        raise InvalidRequest(f"base_path of model {quoted(name)}: expected an absolute path, got {quoted(path)}")
     if config.HasField("logging_config"):
-        raise Unimplemented(f"logging_config of model {shown(name)}: this server keeps no log of requests")
+        raise Unimplemented(f"logging_config of model {quoted(name)}: this server keeps no log of requests")
     labels = dict(config.version_labels)
     for number in (*labels.values(), *config.model_version_policy.specific.versions):
         if number < 0:
-            raise InvalidRequest(f"model {shown(name)}: expected versions from 0 up, got {number}")
+            raise InvalidRequest(f"model {quoted(name)}: expected versions from 0 up, got {number}")
     source = known or ModelSource(name, Path(path))
     return dataclasses.replace(
         source, path=Path(path), versions=_read_policy(name, config.model_version_policy), labels=labels
@@ -229,7 +229,7 @@ def _read_policy(name: str, policy: Any) -> VersionPolicy:
             return VersionPolicy()
         case "specific":
             if not policy.specific.versions:
-                raise InvalidRequest(f"model_version_policy of model {shown(name)}: expected a version, got none")
+                raise InvalidRequest(f"model_version_policy of model {quoted(name)}: expected a version, got none")
             return VersionPolicy(specific=frozenset(policy.specific.versions))
         case "latest":
             return VersionPolicy(latest=policy.latest.num_versions or 1)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc.aio
 
-from acap_runtime.errors import InvalidRequest, NotReady, shown
+from acap_runtime.errors import InvalidRequest, NotReady, quoted
 from acap_runtime.proto import ParameterRequest, ParameterResponse
 from acap_runtime.services.rpc import Method
 from acap_runtime.stores import Store
@@ -35,7 +35,7 @@ class ParameterService:
         if len(key) > _LONGEST_KEY or not re.fullmatch(r"[a-zA-Z0-9._-]+", key):
             raise InvalidRequest(
                 f"key: expected 1 to {_LONGEST_KEY} letters, digits, '.', '_' and '-', such as root.Brand.Brand, "
-                f"got {shown(key)}{f' ({len(key)} characters)' if len(key) > _LONGEST_KEY else ''}"
+                f"got {quoted(key)}{f' ({len(key)} characters)' if len(key) > _LONGEST_KEY else ''}"
             )
         if self._store is None:
             raise NotReady("this server has no parameter store; start it with --parameters FILE|URL")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import grpc.aio
 import numpy as np
 
-from acap_runtime.errors import InvalidRequest, shown
+from acap_runtime.errors import InvalidRequest, quoted
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.models.inference import Inference, Request, check_count
 from acap_runtime.proto import (
@@ -95,7 +95,7 @@ class PredictionService:
         if not request.metadata_field:
             raise InvalidRequest(f"metadata_field: expected {_SIGNATURES!r}, got nothing")
         if unknown := [field for field in request.metadata_field if field != _SIGNATURES]:
-            raise InvalidRequest(f"metadata_field: expected {_SIGNATURES!r}, got {shown(unknown[0])}")
+            raise InvalidRequest(f"metadata_field: expected {_SIGNATURES!r}, got {quoted(unknown[0])}")
         spec = request.model_spec
         signatures = SignatureDefMap()
         signature = signatures.signature_def[SIGNATURE]

@@ -13,7 +13,7 @@ import grpc.aio
 from acap_runtime.chips.supervisor import Worker
 from acap_runtime.chips.workers import Workers
 from acap_runtime.contract.backend import TensorSpec
-from acap_runtime.errors import hidden
+from acap_runtime.errors import redacted
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.models.versions import ServedModel, Version
 from acap_runtime.proto import GetModelRequest, GetStatusRequest, GetStatusResponse, ModelStatus
@@ -134,12 +134,12 @@ def _camera(number: int, worker: CameraWorker, streams: int) -> dict[str, Any]:
     return {
         "number": number,
         "name": camera.name,
-        "source": hidden(camera.source),
+        "source": redacted(camera.source),
         "plugin": camera.plugin.distribution,
         "state": worker.state,
         "pid": worker.pid or 0,
         "failures": worker.failures,
-        "last_error": hidden(worker.last_error),
+        "last_error": redacted(worker.last_error),
         "streams": streams,
     }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from acap_runtime.errors import InvalidRequest, hidden
+from acap_runtime.errors import InvalidRequest, redacted
 from acap_runtime.settings.config_file import ConfigFile, closest
 from acap_runtime.settings.model_source import ModelSource, make_source, parse_model
 from acap_runtime.settings.option_values import integer, parse_switch, seconds
@@ -37,10 +37,12 @@ def parse_camera(text: str) -> CameraSource:
     found = re.fullmatch(r"(?:([A-Za-z0-9._-]+)=)?([^=].*)", text, re.DOTALL)
     name, source = found.groups() if found else (None, "")
     if not source or (source.endswith("=") and re.fullmatch(r"[A-Za-z0-9._-]+=", source)):
-        raise InvalidRequest(f"expected SOURCE or NAME=SOURCE, got {hidden(text)!r}")
+        raise InvalidRequest(f"expected SOURCE or NAME=SOURCE, got {redacted(text)!r}")
     if name and name.isdecimal():
-        raise InvalidRequest(f"expected a name that is no number, which clients count cameras by, got {hidden(text)!r}")
-    return CameraSource(name or hidden(source), source)
+        raise InvalidRequest(
+            f"expected a name that is no number, which clients count cameras by, got {redacted(text)!r}"
+        )
+    return CameraSource(name or redacted(source), source)
 
 
 def parse_parameters(text: str) -> str:

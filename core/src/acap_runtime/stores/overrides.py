@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from acap_runtime.errors import AcapError, InvalidRequest, NotReady, shown
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, quoted
 from acap_runtime.settings.options import Settings
 from acap_runtime.stores import Store
 
@@ -84,13 +84,13 @@ async def overridden(settings: Settings, store: Store | None) -> Settings:
 
 def _yes(text: str) -> bool:
     if text.strip() not in {"yes", "no"}:
-        raise InvalidRequest(f"expected yes or no, got {shown(text)}")
+        raise InvalidRequest(f"expected yes or no, got {quoted(text)}")
     return text.strip() == "yes"
 
 
 def _integer(text: str, expected: str, highest: int) -> int:
     if not re.fullmatch(r"\s*\d{1,9}\s*", text, re.ASCII) or int(text) > highest:
-        raise InvalidRequest(f"expected {expected}, got {shown(text)}")
+        raise InvalidRequest(f"expected {expected}, got {quoted(text)}")
     return int(text)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import httpx
 
-from acap_runtime.errors import InvalidRequest, NotReady, Unavailable, shown
+from acap_runtime.errors import InvalidRequest, NotReady, Unavailable, quoted
 from acap_runtime.stores import Store
 from acap_runtime.stores.credentials import Credentials
 from acap_runtime.stores.listing import LARGEST, bare, is_listing, parse_listing
@@ -144,7 +144,7 @@ class VapixStore(Store):
                 f"{self} refuses the user name and password that it was given (HTTP 401); check them, and that the "
                 f"camera offers digest authentication"
             )
-        to = f" to {shown(response.headers['location'])}" if "location" in response.headers else ""
+        to = f" to {quoted(response.headers['location'])}" if "location" in response.headers else ""
         raise Unavailable(f"{self} does not answer: expected HTTP status 200, got {status}{to}")
 
     def _failure(self, error: httpx.HTTPError) -> NotReady | Unavailable:
@@ -185,4 +185,4 @@ def _trust(authorities: Path | None) -> ssl.SSLContext:
 
 
 def _beginning(content: bytes) -> str:
-    return shown(content[:80].decode("utf-8", "replace"))
+    return quoted(content[:80].decode("utf-8", "replace"))

@@ -13,7 +13,7 @@ from typing import Final
 
 from acap_runtime.chips.calls import SharedSource
 from acap_runtime.contract.camera import StreamSettings
-from acap_runtime.errors import AcapError, Busy, NotFound, NotReady, Unavailable, shown
+from acap_runtime.errors import AcapError, Busy, NotFound, NotReady, Unavailable, quoted
 from acap_runtime.link.ring import Ring
 from acap_runtime.video.camera_process import CameraWorker
 from acap_runtime.video.capture import CapturedFrame, RemoteCapture, ring_nbytes
@@ -276,5 +276,5 @@ class Streams:
         camera = self._cameras.get(name) or by_number.get(name)
         if camera is None:
             known = ", ".join(f"{number} {each}" for number, each in enumerate(self._cameras, 1))
-            raise NotFound(f"camera {shown(name)} is unknown; expected one of: {known}")
+            raise NotFound(f"camera {quoted(name)} is unknown; expected one of: {known}")
         return camera

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from acap_runtime.errors import Forbidden, InvalidRequest, NotFound, shown
+from acap_runtime.errors import Forbidden, InvalidRequest, NotFound, quoted
 
 _FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory, shm_overview(7)
 _LONGEST_NAME: Final = 255
@@ -67,7 +67,7 @@ def open_client_memory(
     have connected to the socket, which has the same user and group and mode 0660. Raises `InvalidRequest`, `NotFound`
     or `Forbidden`, the message starting with `label`.
     """
-    label = f"{label}: shared memory {shown(name.decode('utf-8', 'replace'))}"
+    label = f"{label}: shared memory {quoted(name.decode('utf-8', 'replace'))}"
     stem = name.removeprefix(b"/")
     if not stem or b"/" in stem or b"\0" in stem or stem in (b".", b"..") or len(stem) > _LONGEST_NAME:
         raise InvalidRequest(f"{label}: expected a name such as '/capture', with no other slash, of 1 to 255 bytes")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from acap_runtime.errors import AcapError, AlreadyExists, Busy, InvalidRequest, NotFound, shown
+from acap_runtime.errors import AcapError, AlreadyExists, Busy, InvalidRequest, NotFound, quoted
 from acap_runtime.wire.client_memory import ClientMemory, open_client_memory
 
 _MOST_REGIONS: Final = 1024
@@ -50,12 +50,12 @@ class ClientRegions:
         """
         if name not in self._regions:
             raise NotFound(
-                f"{label}: shared memory region {shown(name)} is not registered; SystemSharedMemoryRegister does that"
+                f"{label}: shared memory region {quoted(name)} is not registered; SystemSharedMemoryRegister does that"
             )
         region = self._regions[name]
         if offset < 0 or nbytes < 0 or offset + nbytes > region.nbytes:
             raise InvalidRequest(
-                f"{label}: expected bytes within the {region.nbytes} of shared memory region {shown(name)}, got "
+                f"{label}: expected bytes within the {region.nbytes} of shared memory region {quoted(name)}, got "
                 f"{nbytes} from byte {offset} on"
             )
         return Region(region.key, region.offset + offset, nbytes)
@@ -69,7 +69,7 @@ class ClientRegions:
         """
         if not 0 < len(name.encode()) <= _LONGEST_NAME:
             raise InvalidRequest(f"name: expected 1 to {_LONGEST_NAME} bytes, got {len(name.encode())}")
-        label = f"region {shown(name)}"
+        label = f"region {quoted(name)}"
         if not 0 < region.nbytes <= _MOST_BYTES - region.offset:
             raise InvalidRequest(
                 f"{label}: expected at least 1 byte, ending at {_MOST_BYTES} at most, got {region.nbytes} from byte "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from acap_runtime.contract.backend import TensorSpec
-from acap_runtime.errors import InvalidRequest, NotReady, shown
+from acap_runtime.errors import InvalidRequest, NotReady, quoted
 from acap_runtime.link.sources import InlineBytes, Source
 from acap_runtime.proto import TensorProto
 from acap_runtime.wire.client_memory import open_client_memory
@@ -69,17 +69,19 @@ class TensorReader:
             return self._read_shared_memory(name, proto, expected, default_shape)
         if proto.dtype not in DTYPES:
             raise InvalidRequest(
-                f"input {shown(name)}: expected dtype {dtype_name(expected)}, got {_number_name(proto.dtype)}"
+                f"input {quoted(name)}: expected dtype {dtype_name(expected)}, got {_number_name(proto.dtype)}"
             )
         dtype = DTYPES[proto.dtype]
         if dtype != expected:
-            raise InvalidRequest(f"input {shown(name)}: expected dtype {dtype_name(expected)}, got {dtype_name(dtype)}")
+            raise InvalidRequest(
+                f"input {quoted(name)}: expected dtype {dtype_name(expected)}, got {dtype_name(dtype)}"
+            )
         shape = self._shape(name, proto, dtype)
         return Tensor(dtype, shape, InlineBytes(_inline_data(name, proto, dtype, shape)))
 
     def _shape(self, name: str, proto: Any, dtype: np.dtype[Any]) -> tuple[int, ...]:
         if proto.tensor_shape.unknown_rank:
-            raise InvalidRequest(f"input {shown(name)}: expected a shape, got an unknown rank")
+            raise InvalidRequest(f"input {quoted(name)}: expected a shape, got an unknown rank")
         return check_shape(name, (dim.size for dim in proto.tensor_shape.dim), dtype, dtype_name(dtype), self.limit)
 
     def _read_shared_memory(
@@ -90,10 +92,12 @@ class TensorReader:
         default_shape: tuple[int, ...],
     ) -> Tensor:
         if not self.shared_memory:
-            raise NotReady(f"input {shown(name)}: shared memory is served on the unix socket only; send tensor_content")
+            raise NotReady(
+                f"input {quoted(name)}: shared memory is served on the unix socket only; send tensor_content"
+            )
         if len(proto.string_val) != 1 or proto.tensor_content:
             raise InvalidRequest(
-                f"input {shown(name)}: expected the name of one shared memory object in string_val "
+                f"input {quoted(name)}: expected the name of one shared memory object in string_val "
                 f"(that is what DT_STRING means here), got {len(proto.string_val)} strings"
                 + (" and tensor_content" if proto.tensor_content else "")
             )
@@ -101,9 +105,9 @@ class TensorReader:
         if shape in ((), (1,)):
             shape = default_shape
         if -1 in shape:
-            raise InvalidRequest(f"input {shown(name)}: expected a shape, as the model leaves it open: {list(shape)}")
+            raise InvalidRequest(f"input {quoted(name)}: expected a shape, as the model leaves it open: {list(shape)}")
         nbytes = prod(shape) * dtype.itemsize
-        return Tensor(dtype, shape, open_client_memory(f"input {shown(name)}", proto.string_val[0], nbytes))
+        return Tensor(dtype, shape, open_client_memory(f"input {quoted(name)}", proto.string_val[0], nbytes))
 
 
 def check_shape(name: str, sizes: Iterable[int], dtype: np.dtype[Any], type_name: str, limit: int) -> tuple[int, ...]:
@@ -113,14 +117,14 @@ def check_shape(name: str, sizes: Iterable[int], dtype: np.dtype[Any], type_name
     """
     shape = tuple(sizes)
     if len(shape) > _HIGHEST_RANK:
-        raise InvalidRequest(f"input {shown(name)}: expected at most {_HIGHEST_RANK} dimensions, got {len(shape)}")
+        raise InvalidRequest(f"input {quoted(name)}: expected at most {_HIGHEST_RANK} dimensions, got {len(shape)}")
     if any(not 0 <= size <= _LARGEST_DIMENSION for size in shape):
         raise InvalidRequest(
-            f"input {shown(name)}: expected dimensions from 0 to {_LARGEST_DIMENSION}, got {list(shape)}"
+            f"input {quoted(name)}: expected dimensions from 0 to {_LARGEST_DIMENSION}, got {list(shape)}"
         )
     if (nbytes := prod(shape) * dtype.itemsize) > limit:
         raise InvalidRequest(
-            f"input {shown(name)}: shape {list(shape)} of {type_name} takes {nbytes} bytes; "
+            f"input {quoted(name)}: shape {list(shape)} of {type_name} takes {nbytes} bytes; "
             f"expected at most {limit} (--max-message-size)"
         )
     return shape
@@ -140,17 +144,17 @@ def _inline_data(name: str, proto: Any, dtype: np.dtype[Any], shape: tuple[int, 
     if content:
         if filled:
             raise InvalidRequest(
-                f"input {shown(name)}: expected data once, got it in tensor_content and in {', '.join(filled)}"
+                f"input {quoted(name)}: expected data once, got it in tensor_content and in {', '.join(filled)}"
             )
         if len(content) != count * dtype.itemsize:
             raise InvalidRequest(
-                f"input {shown(name)}: expected {count * dtype.itemsize} bytes for {dtype_name(dtype)} {list(shape)}, "
+                f"input {quoted(name)}: expected {count * dtype.itemsize} bytes for {dtype_name(dtype)} {list(shape)}, "
                 f"got {len(content)} in tensor_content"
             )
         return content
     if any(each != field for each in filled):
         raise InvalidRequest(
-            f"input {shown(name)}: expected {dtype_name(dtype)} in tensor_content or {field}, got {', '.join(filled)}"
+            f"input {quoted(name)}: expected {dtype_name(dtype)} in tensor_content or {field}, got {', '.join(filled)}"
         )
     return _values(name, getattr(proto, field), field, dtype, count)
 
@@ -164,12 +168,12 @@ def _values(name: str, values: Any, field: str, dtype: np.dtype[Any], count: int
         outside = wire[(wire < low) | (wire > high)]
         if outside.size:
             raise InvalidRequest(
-                f"input {shown(name)}: expected {dtype_name(dtype)} from {low} to {high} in {field}, got {outside[0]}"
+                f"input {quoted(name)}: expected {dtype_name(dtype)} from {low} to {high} in {field}, got {outside[0]}"
             )
     given, rest = divmod(len(wire), parts)
     if rest or given > count or (count and not given):
         raise InvalidRequest(
-            f"input {shown(name)}: expected 1 to {count} elements in {field}"
+            f"input {quoted(name)}: expected 1 to {count} elements in {field}"
             f"{' (two values each)' if parts > 1 else ''} or all in tensor_content, got {len(wire)} values"
         )
     elements = wire.astype(np.uint16).view(dtype) if field == "half_val" else wire.reshape(given, parts)

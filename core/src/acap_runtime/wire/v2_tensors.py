@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from acap_runtime.errors import InvalidRequest, NotReady, Unimplemented, shown
+from acap_runtime.errors import InvalidRequest, NotReady, Unimplemented, quoted
 from acap_runtime.link.sources import InlineBytes, Source
 from acap_runtime.wire.client_regions import ClientRegions, Region
 from acap_runtime.wire.tensors import Tensor, check_shape
@@ -47,7 +47,7 @@ def datatype_of(name: str, dtype: np.dtype[Any]) -> str:
     """The protocol's name of a dtype. Raises `Unimplemented`, for a tensor called `name`, where it has none."""
     if dtype not in _DATATYPES:
         raise Unimplemented(
-            f"tensor {shown(name)} is of {dtype}, which the Open Inference Protocol has no datatype for; "
+            f"tensor {quoted(name)} is of {dtype}, which the Open Inference Protocol has no datatype for; "
             f"call the model by TensorFlow Serving's Predict"
         )
     return _DATATYPES[dtype]
@@ -69,7 +69,7 @@ class V2Input:
         return self.source is not None
 
     def read(self, name: str, expected: np.dtype[Any], default_shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002 - the protocol's shapes are complete
-        label = f"input {shown(name)}"
+        label = f"input {quoted(name)}"
         if self.source is None:
             raise InvalidRequest(f"{label}: expected data in raw_input_contents, contents or shared memory, got none")
         wanted = datatype_of(name, expected)
@@ -98,8 +98,8 @@ class V2Reader:
         for proto in request.inputs:
             name = proto.name
             if name in inputs:
-                raise InvalidRequest(f"inputs: expected each name once, got {shown(name)} again")
-            label = f"input {shown(name)}"
+                raise InvalidRequest(f"inputs: expected each name once, got {quoted(name)} again")
+            label = f"input {quoted(name)}"
             region = self.shared_part(label, proto.parameters) if proto.parameters else None
             if proto.HasField("contents") and (region is not None or request.raw_input_contents):
                 place = "shared memory" if region is not None else "raw_input_contents"
@@ -137,7 +137,7 @@ class V2Reader:
         datatype = proto.datatype
         dtype = _DTYPES.get(datatype)
         if dtype is None:
-            raise InvalidRequest(f"{label}: expected a datatype of {', '.join(_TYPES)}, got {shown(datatype)}")
+            raise InvalidRequest(f"{label}: expected a datatype of {', '.join(_TYPES)}, got {quoted(datatype)}")
         shape = check_shape(proto.name, proto.shape, dtype, datatype, self.limit)
         nbytes = prod(shape) * dtype.itemsize
         source: Region | InlineBytes

@@ -14,7 +14,7 @@ from typing import Any
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.doctor.diagnosis import Check, Doctor, Findings, Result, fatal_imports
-from acap_runtime.errors import AcapError, InvalidRequest, NotReady, hidden
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, redacted
 from acap_runtime.plugins.installed import InstalledChip, Plugin, Plugins, described
 from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP
 from acap_runtime.settings.model_source import parse_model
@@ -121,7 +121,7 @@ async def _cameras(settings: Settings, plugins: Plugins) -> list[Findings]:
     named = bool(settings.cameras)
     installed += [] if named else plugins.own_cameras()
     for camera, problem in zip(installed, await probe_cameras(installed, _PROBE_TIME_S), strict=True):
-        label, where = str(camera), hidden(camera.source)
+        label, where = str(camera), redacted(camera.source)
         check = Check(label, "probe", "ok", f"{where} is ready")
         if problem is not None:
             result: Result = "not ready" if isinstance(problem, NotReady) else "failed"
