@@ -10,7 +10,7 @@ from pathlib import Path
 
 from acap_runtime.contract import hookspecs
 from acap_runtime.plugins.larod_chips import CHIPS
-from acap_runtime.settings.options import read_settings
+from acap_runtime.settings.reading import read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from acap_runtime import InvalidRequest
+from acap_runtime.settings.camera_source import CameraSource
 from acap_runtime.settings.model_source import VersionPolicy
-from acap_runtime.settings.options import CameraSource, Settings, read_settings, traced_settings
+from acap_runtime.settings.options import Settings
+from acap_runtime.settings.reading import read_settings, traced_settings
 
 FULL = """\
 # comment

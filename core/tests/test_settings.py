@@ -8,14 +8,10 @@ from typing import Any
 
 import pytest
 from acap_runtime.errors import InvalidRequest
-from acap_runtime.settings.options import (
-    Settings,
-    add_arguments,
-    parse_model,
-    parse_parameters,
-    read_settings,
-    traced_settings,
-)
+from acap_runtime.settings.model_source import parse_model
+from acap_runtime.settings.option_values import parse_parameters
+from acap_runtime.settings.options import Settings, add_arguments
+from acap_runtime.settings.reading import read_settings, traced_settings
 
 
 def _settings(*words: str, **environment: str) -> Settings:

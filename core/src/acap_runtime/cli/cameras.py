@@ -11,7 +11,9 @@ from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import AcapError, redacted
 from acap_runtime.plugins.installed import InstalledCamera, Plugins
-from acap_runtime.settings.options import CameraSource, Settings, add_arguments, parse_camera, read_settings
+from acap_runtime.settings.camera_source import CameraSource, parse_camera
+from acap_runtime.settings.options import Settings, add_arguments
+from acap_runtime.settings.reading import read_settings
 from acap_runtime.video.camera_process import probe_cameras
 
 _PROBE_TIME_S = 20.0

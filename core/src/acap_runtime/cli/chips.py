@@ -14,7 +14,8 @@ from acap_runtime.contract.backend import Backend
 from acap_runtime.errors import AcapError, InvalidRequest
 from acap_runtime.plugins.installed import InstalledChip, Plugins
 from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP, Chip
-from acap_runtime.settings.options import add_arguments, read_settings
+from acap_runtime.settings.options import add_arguments
+from acap_runtime.settings.reading import read_settings
 
 _PROBE_TIME_S = 20.0
 

@@ -15,15 +15,10 @@ from typing import Any
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import InvalidRequest, redacted
+from acap_runtime.settings.camera_source import CameraSource
 from acap_runtime.settings.model_source import ModelSource, described
-from acap_runtime.settings.options import (
-    CameraSource,
-    Settings,
-    add_arguments,
-    option_name,
-    read_settings,
-    traced_settings,
-)
+from acap_runtime.settings.options import Settings, add_arguments, option_name
+from acap_runtime.settings.reading import read_settings, traced_settings
 from acap_runtime.stores.choice import make_store
 from acap_runtime.stores.overrides import Override, applied, read_overrides
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from acap_runtime.cli.argument_types import argument
 from acap_runtime.errors import InvalidRequest, Unavailable
 from acap_runtime.settings.option_values import seconds
-from acap_runtime.settings.options import read_settings
+from acap_runtime.settings.reading import read_settings
 
 if TYPE_CHECKING:
     # Every command imports this module, the server too, whose malloc settings come before gRPC's first buffer.

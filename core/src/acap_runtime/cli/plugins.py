@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.plugins.installed import described
-from acap_runtime.settings.options import add_arguments, read_settings
+from acap_runtime.settings.options import add_arguments
+from acap_runtime.settings.reading import read_settings
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -13,7 +13,8 @@ from importlib.metadata import version
 from acap_runtime.cli.discovery import discover
 from acap_runtime.errors import InvalidRequest
 from acap_runtime.link.malloc import keep_large_buffers
-from acap_runtime.settings.options import add_arguments, read_settings
+from acap_runtime.settings.options import add_arguments
+from acap_runtime.settings.reading import read_settings
 
 _EPILOG = """other commands: acapruntime chips, cameras, plugins, config, doctor, verify, new-plugin, and for a running
 server status, models, predict (each with --help).

@@ -1,4 +1,4 @@
-"""A configuration file: TOML, and where in it each key stands."""
+"""A configuration file in TOML, with the line of each key."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any, Final, Self
 
 from acap_runtime.errors import InvalidRequest
 
-_LARGEST_FILE: Final = 1 << 20
+_LARGEST_FILE: Final = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a file says; tables named in `entries` are one entry for each of their own tables."""
+    """The text and the parsed content of a configuration file."""
 
     path: Path
     text: str
@@ -25,7 +25,7 @@ class ConfigFile:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises `InvalidRequest` where there is no such file, or it is no TOML."""
+        """Read a file. Raises `InvalidRequest` if it does not exist or is not TOML."""
         try:
             with path.open("rb") as file:
                 text = file.read(_LARGEST_FILE + 1).decode()
@@ -40,7 +40,7 @@ class ConfigFile:
             raise InvalidRequest(f"configuration file {path}: {error}") from None
 
     def entries(self) -> Iterator[tuple[tuple[str, ...], Any]]:
-        """Each key with its value; of a table, each key in it, such as ``models.digits``."""
+        """Yield each key with its value, and for a table each key in it, such as ``models.digits``."""
         for key, value in self.content.items():
             if isinstance(value, dict):
                 yield from (((key, name), inner) for name, inner in value.items())
@@ -48,7 +48,7 @@ class ConfigFile:
                 yield (key,), value
 
     def place(self, keys: Sequence[str]) -> str:
-        """``FILE:LINE``, the line being where the statement begins by which a key comes to be there."""
+        """Return ``FILE:LINE`` for a key: the first line of the statement that makes the key."""
         line = self._lines.get(tuple(keys))
         return str(self.path) if line is None else f"{self.path}:{line}"
 
@@ -60,10 +60,10 @@ class ConfigFile:
         for number, line in enumerate(self.text.splitlines(keepends=True), 1):
             statement, start = statement + line, start or number
             try:
-                said = tomllib.loads(statement)
+                parsed = tomllib.loads(statement)
             except tomllib.TOMLDecodeError:
                 continue  # within a statement of several lines
-            paths = list(_paths(said))
+            paths = list(_paths(parsed))
             if statement.lstrip().startswith("["):
                 table = max(paths, key=len)
                 paths = [table]
@@ -84,7 +84,7 @@ def _paths(table: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def closest(word: str, known: Iterable[str]) -> str:
-    """What was meant, perhaps, or else what there is."""
+    """Suggest the known word nearest to `word`; list all known words if none is near."""
     choices = sorted(known)
     near = difflib.get_close_matches(word, choices, 1)
     return f"did you mean {near[0]}?" if near else f"expected one of: {', '.join(choices)}"

@@ -1,13 +1,15 @@
-"""Values as they are written on a command line, in the environment and in a configuration file."""
+"""Parsers for values on the command line, in the environment and in a configuration file."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from acap_runtime.errors import InvalidRequest
 
+HIGHEST_PORT: Final = 65535
 _SWITCH: Final = {
     "1": True,
     "yes": True,
@@ -21,7 +23,7 @@ _SWITCH: Final = {
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
-    """A parser of integers within bounds."""
+    """Make a parser of integers from `low` to `high`."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"\s*\d{1,18}\s*", text, re.ASCII) or not low <= int(text) <= high:
@@ -32,7 +34,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def seconds(low: float) -> Callable[[str], float]:
-    """A parser of durations."""
+    """Make a parser of durations of at least `low` seconds."""
 
     def parse(text: str) -> float:
         try:
@@ -47,7 +49,31 @@ def seconds(low: float) -> Callable[[str], float]:
 
 
 def parse_switch(text: str) -> bool:
-    """Yes or no, as Axis parameters and most environments write them."""
+    """Parse yes or no, in the spellings of Axis parameters and of most environments."""
     if text.casefold() not in _SWITCH:
         raise InvalidRequest(f"expected yes or no, got {text!r}")
     return _SWITCH[text.casefold()]
+
+
+def parse_parameters(text: str) -> str:
+    """Check the source of parameters: a file, a plugin's store, or a camera as ``http(s)://HOST[:PORT][/PATH]``.
+
+    Raises `InvalidRequest` for a URL that holds a secret or is malformed.
+    """
+    if "://" not in text:
+        return text
+    try:
+        url = urlsplit(text)
+        port_is_one = url.port is None or url.port > 0
+    except ValueError:
+        port_is_one = False
+    # This check comes first: the later message quotes the text, which must not hold a password.
+    if "@" in text:
+        raise InvalidRequest(
+            "expected a URL without user name and password, which every user of this machine would see; put them "
+            "into a file (--parameters-credentials) or the environment (ACAPRUNTIME_PARAMETERS_USER, "
+            "ACAPRUNTIME_PARAMETERS_PASSWORD)"
+        )
+    if not port_is_one or url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+        raise InvalidRequest(f"expected https://HOST[:PORT] or http://HOST[:PORT], got {text!r}")
+    return text

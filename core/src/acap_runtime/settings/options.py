@@ -1,69 +1,24 @@
-"""Every setting of the server, in one place: its names on the command line and in the environment, its default, its
-meaning. The command line goes before the environment, then come the configuration file and defaults.
+"""The server's settings, all in one place: for each, its option, default, parser and help text.
+
+`acap_runtime.settings.reading` finds their values.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
-import re
-import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from acap_runtime.errors import InvalidRequest, redacted
-from acap_runtime.settings.config_file import ConfigFile, closest
-from acap_runtime.settings.model_source import ModelSource, make_source, parse_model
-from acap_runtime.settings.option_values import integer, parse_switch, seconds
+from acap_runtime.errors import InvalidRequest
+from acap_runtime.settings.camera_source import CameraSource, parse_camera
+from acap_runtime.settings.model_source import ModelSource, parse_model
+from acap_runtime.settings.option_values import HIGHEST_PORT, integer, parse_parameters, parse_switch, seconds
 
-PREFIX: Final = "ACAPRUNTIME_"
-
-
-@dataclass(frozen=True, slots=True)
-class CameraSource:
-    """A source of video, and what the operator and clients call it."""
-
-    name: str
-    source: str
-
-
-def parse_camera(text: str) -> CameraSource:
-    """``SOURCE`` or ``NAME=SOURCE``; a name has letters, digits, ``-``, ``_`` and dots, so that URLs may have ``=``."""
-    found = re.fullmatch(r"(?:([A-Za-z0-9._-]+)=)?([^=].*)", text, re.DOTALL)
-    name, source = found.groups() if found else (None, "")
-    if not source or (source.endswith("=") and re.fullmatch(r"[A-Za-z0-9._-]+=", source)):
-        raise InvalidRequest(f"expected SOURCE or NAME=SOURCE, got {redacted(text)!r}")
-    if name and name.isdecimal():
-        raise InvalidRequest(
-            f"expected a name that is no number, which clients count cameras by, got {redacted(text)!r}"
-        )
-    return CameraSource(name or redacted(source), source)
-
-
-def parse_parameters(text: str) -> str:
-    """A file, a plugin's store, or a camera: ``http(s)://HOST[:PORT][/PATH]``, without anything secret in it."""
-    if "://" not in text:
-        return text
-    try:
-        url = urlsplit(text)
-        port_is_one = url.port is None or url.port > 0
-    except ValueError:
-        port_is_one = False
-    # What is wrong with a password in it is said first, and the text itself never.
-    if "@" in text:
-        raise InvalidRequest(
-            "expected a URL without user name and password, which every user of this machine would see; put them "
-            "into a file (--parameters-credentials) or the environment (ACAPRUNTIME_PARAMETERS_USER, "
-            "ACAPRUNTIME_PARAMETERS_PASSWORD)"
-        )
-    if not port_is_one or url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
-        raise InvalidRequest(f"expected https://HOST[:PORT] or http://HOST[:PORT], got {text!r}")
-    return text
+VARIABLE_PREFIX: Final = "ACAPRUNTIME_"
 
 
 def _option(
@@ -75,14 +30,14 @@ def _option(
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the server was told."""
+    """The settings of a server. Each option is a field."""
 
     config: Path | None = _option(
         "--config", None, Path, "FILE", "TOML file of settings: the options' names, and tables for models and cameras"
     )
     verbose: bool = _option("-v --verbose", False, parse_switch, "", "extended logging: a line per request too")
     address: str = _option("-a --address", "0.0.0.0", str, "ADDR", "address to listen on when a port is given")  # noqa: S104 - the original's default
-    port: int = _option("-p --port", 0, integer(0, 65535), "PORT", "TCP port; 0 for the unix socket")
+    port: int = _option("-p --port", 0, integer(0, HIGHEST_PORT), "PORT", "TCP port; 0 for the unix socket")
     socket: Path = _option(
         "--socket",
         Path("/tmp/acap-runtime.sock"),  # noqa: S108 - the original's default
@@ -174,9 +129,17 @@ class Settings:
             if twice := sorted(name for name, count in names.items() if count > 1):
                 raise InvalidRequest(f"--{option}: expected each name once, got {', '.join(twice)} again")
 
+    @property
+    def max_message_nbytes(self) -> int:
+        """`max_message_size` in bytes."""
+        return self.max_message_size << 20
+
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None = None) -> None:
-    """Give a parser the settings called `names` (all by default). What is not given is not in its result."""
+    """Add the options of the settings called `names` to a parser, by default of all.
+
+    An option that is not given is absent from the parsed result.
+    """
     for field in dataclasses.fields(Settings):
         if names is not None and field.name not in names:
             continue
@@ -191,148 +154,11 @@ def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str] | None =
             parser.add_argument(*flags, action=action, metavar=field.metadata["metavar"], help=text, **shared)
 
 
-def read_settings(arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from parsed arguments, the environment and the file that either names; empty values count as not given.
-
-    Raises `InvalidRequest` naming the option, variable, or line of the file, what was expected and what came.
-    """
-    return traced_settings(arguments, environment)[0]
-
-
-def traced_settings(
-    arguments: Mapping[str, Any], environment: Mapping[str, str] = os.environ
-) -> tuple[Settings, dict[str, str]]:
-    """`read_settings`, and by each field's name where its value came from: ``command line``, ``environment NAME``,
-    ``FILE:LINE`` or ``default``.
-    """
-    named = arguments.get("config") or environment.get(f"{PREFIX}CONFIG")
-    written = read_config(Path(named)) if named else {}
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for field in dataclasses.fields(Settings):
-        option, variable = field.metadata["flags"][-1], variable_name(field)
-        origins[field.name] = "default"
-        for source, given, origin in (
-            (option, arguments.get(field.name), "command line"),
-            (variable, environment.get(variable), f"environment {variable}"),
-        ):
-            parsed = _parse(field, source, given)
-            if parsed is not None:
-                values[field.name], origins[field.name] = parsed, origin
-                break
-        else:
-            if field.name in written:
-                values[field.name], origins[field.name] = written[field.name]
-    return Settings(**values), origins
-
-
-def read_config(path: Path) -> dict[str, tuple[Any, str]]:
-    """The values in a configuration file, and the place of each (``FILE:LINE``), by their fields' names.
-
-    Its keys are the options' names; models and cameras are tables, ``[models.NAME]`` with a ``path`` and options as in
-    ``-m``, and ``[cameras.NAME]`` with a ``source``. Raises `InvalidRequest` with a line for each thing wrong, naming
-    file, line and key.
-    """
-    fields = {option_name(field): field for field in dataclasses.fields(Settings) if field.name != "config"}
-    document = ConfigFile.read(path)
-    values: dict[str, tuple[Any, str]] = {}
-    problems: list[str] = []
-    for keys, written in document.entries():
-        try:
-            match keys:
-                case ("models" | "cameras" as kind, name):
-                    known, place = values.get(kind, ((), document.place(keys)))
-                    values[kind] = ((*known, _TABLES[kind](name, written)), place)
-                case (key,) if key in fields:
-                    values[fields[key].name] = (_parse_written(fields[key], written), document.place(keys))
-                case (key, *_) if key in _TABLES:
-                    raise InvalidRequest("expected tables")
-                case (key, *_) if key in fields:
-                    hint = f"; did you mean [{key}s.{keys[1]}]?" if f"{key}s" in _TABLES else ""
-                    raise InvalidRequest(f"expected a value, got a table{hint}")
-                case (key, *_):
-                    raise InvalidRequest(f"unknown; {closest(key, [*fields, *_TABLES])}")
-        except InvalidRequest as error:
-            # What is wrong with an option of a model begins with its name.
-            option = str(error).partition(":")[0]
-            place = document.place((*keys, option) if isinstance(written, dict) and option in written else keys)
-            problems.append(f"{place}: {'.'.join(keys)}: {error}")
-    if problems:
-        raise InvalidRequest("\n".join(problems))
-    return values
-
-
-def _parse_written(field: dataclasses.Field[Any], value: Any) -> Any:
-    """A value of TOML for a field, by the same parser as its text on the command line."""
-    try:
-        if not field.metadata["repeatable"]:
-            return field.metadata["parse"](_text(value))
-        values = value if isinstance(value, list) else [value]
-        return tuple(field.metadata["parse"](_text(each)) for each in values)
-    except ValueError as error:
-        raise InvalidRequest(str(error)) from None
-
-
-def _text(value: Any) -> str:
-    """A value of TOML as the command line has it."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, str | int | float) or value == "":
-        raise InvalidRequest(f"expected text, a number, true or false, got {value!r:.80}")
-    return str(value)
-
-
-def _written_model(name: str, written: Any) -> ModelSource:
-    options = _table(written)
-    if "path" not in options:
-        raise InvalidRequest(f"expected a path, got {', '.join(options) or 'nothing'}")
-    path = _text(options.pop("path"))
-    return make_source(name, path, {option: _option_text(option, value) for option, value in options.items()})
-
-
-def _option_text(option: str, value: Any) -> str:
-    try:
-        if option == "labels":
-            return "+".join(f"{label}:{_text(number)}" for label, number in _table(value).items())
-        if isinstance(value, list):
-            return (":" if option == "warm_up" else "+").join(map(_text, value))
-        return _text(value)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{option}: {error}") from None
-
-
-def _written_camera(name: str, written: Any) -> CameraSource:
-    known = _table(written)
-    source = _text(known.pop("source", ""))
-    if known:
-        raise InvalidRequest(f"expected source alone, got {', '.join(known)} too")
-    return parse_camera(f"{name}={source}")
-
-
-def _table(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"expected a table, got {value!r:.80}")
-    return dict(value)
-
-
-_TABLES: Final[Mapping[str, Callable[[str, Any], Any]]] = {"models": _written_model, "cameras": _written_camera}
-
-
-def _parse(field: dataclasses.Field[Any], source: str, given: str | list[str] | None) -> Any:
-    try:
-        if not field.metadata["repeatable"]:
-            return field.metadata["parse"](given) if given else None
-        texts = shlex.split(given) if isinstance(given, str) else given or []
-        return tuple(field.metadata["parse"](text) for text in texts if text) or None
-    except (InvalidRequest, ValueError) as error:
-        raise InvalidRequest(f"{source}: {error}") from None
-
-
 def variable_name(field: dataclasses.Field[Any]) -> str:
-    """The variable of the environment that sets a field of `Settings`, such as ``ACAPRUNTIME_RUN_TIMEOUT``."""
-    return PREFIX + option_name(field).replace("-", "_").upper()
+    """Return the environment variable that sets a field of `Settings`, such as ``ACAPRUNTIME_RUN_TIMEOUT``."""
+    return VARIABLE_PREFIX + option_name(field).replace("-", "_").upper()
 
 
 def option_name(field: dataclasses.Field[Any]) -> str:
-    """The option that sets a field of `Settings`, such as ``run-timeout``."""
+    """Return the option that sets a field of `Settings`, such as ``run-timeout``."""
     return str(field.metadata["flags"][-1]).removeprefix("--")

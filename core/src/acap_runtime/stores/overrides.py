@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, quoted
+from acap_runtime.settings.option_values import HIGHEST_PORT
 from acap_runtime.settings.options import Settings
 from acap_runtime.stores import Store
 
@@ -20,7 +21,6 @@ _LOG = logging.getLogger(__name__)
 _GROUP: Final = "root.Acapruntime"
 _PACKAGE: Final = Path("/usr/local/packages/acapruntime")
 """Where the original, installed on a camera, has its certificate."""
-_HIGHEST_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _verbose(text: str, _: Settings) -> dict[str, Any]:
 
 
 def _port(text: str, _: Settings) -> dict[str, Any]:
-    return {"port": _integer(text, f"an integer from 0 to {_HIGHEST_PORT}", _HIGHEST_PORT)}
+    return {"port": _integer(text, f"an integer from 0 to {HIGHEST_PORT}", HIGHEST_PORT)}
 
 
 def _tls(text: str, _: Settings) -> dict[str, Any]:

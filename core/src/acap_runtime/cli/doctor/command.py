@@ -18,7 +18,8 @@ from acap_runtime.errors import AcapError, InvalidRequest, NotReady, redacted
 from acap_runtime.plugins.installed import InstalledChip, Plugin, Plugins, described
 from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP
 from acap_runtime.settings.model_source import parse_model
-from acap_runtime.settings.options import Settings, add_arguments, read_settings
+from acap_runtime.settings.options import Settings, add_arguments
+from acap_runtime.settings.reading import read_settings
 from acap_runtime.video.camera_process import probe_cameras
 
 _PROBE_TIME_S = 20.0

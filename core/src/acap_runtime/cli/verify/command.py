@@ -24,7 +24,8 @@ from acap_runtime.contract.backend import Array, TensorSpec
 from acap_runtime.errors import AcapError, InvalidRequest
 from acap_runtime.plugins.installed import InstalledChip, Plugins
 from acap_runtime.settings.model_source import ModelSource, parse_model
-from acap_runtime.settings.options import add_arguments, read_settings
+from acap_runtime.settings.options import add_arguments
+from acap_runtime.settings.reading import read_settings
 from acap_runtime.trials.samples import Scaling, inputs_from, random_inputs
 from acap_runtime.trials.trial import Trial, loaded
 
