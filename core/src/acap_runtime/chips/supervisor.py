@@ -1,4 +1,4 @@
-"""The front's end of a chip's process: starts it, watches it, and starts it again with its models when it dies."""
+"""Supervises the process of a chip: starts it, watches it, and restarts it with its models after a death."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from typing import Any, Final
 
 from acap_runtime.chips.remote_model import RemoteModel
 from acap_runtime.errors import AcapError, Unavailable
-from acap_runtime.link.process import WorkerProcess, probe_all
-from acap_runtime.link.restarts import RecentDeaths, RestartPolicy
+from acap_runtime.link.process import LONGEST_DEATH_S, WorkerProcess, probe_all
+from acap_runtime.link.restarts import RestartBackoff, RestartPolicy
 from acap_runtime.plugins.installed import InstalledChip
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_DEATH_S: Final = 1.0
 _GUILTY: Final = 2
-"""Suspicion at which a model is not loaded again: it alone was loading when the worker died, or it was each time."""
+"""Suspicion at which a model is not loaded again: the worker died twice while loading it, or once while nothing else
+was at work.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerLimits:
-    """Bounds of one chip's work, in seconds."""
+    """Time limits for the work of one chip."""
 
     run_timeout_s: float = 30.0
     load_timeout_s: float = 300.0
 
 
 class WorkerDied(Unavailable):
-    """The process of a chip ended while it had the call or the load in question."""
+    """The process of a chip ended during this call or load."""
 
 
 class Resting(Unavailable):
-    """The chip's process died too often of late and is not started for a while."""
+    """The process of a chip died too often of late and is not started for a while."""
 
 
 class Worker:
-    """One chip's process and its models.
+    """The process of one chip, and its models.
 
-    `when_changed` is called when the process or a model comes or goes, `when_broken` with an error of this program's,
-    after which nobody watches over the process any more.
+    `when_changed` is called when the process or a model comes or goes. `when_broken` is called with the unexpected
+    error that ended the supervision itself: from then on nothing restarts the process.
     """
 
     def __init__(
@@ -57,19 +58,19 @@ class Worker:
         self.chip = chip
         self.restarts = 0
         self.last_end = ""
-        """How its process ended the last time; empty while it never did."""
+        """How the process ended the last time; empty if it never did."""
         self.started_at: float | None = None
-        """When the process that runs was ready, in seconds since 1970."""
+        """When the running process became ready, in seconds since 1970."""
         self._when_changed = when_changed
         self._when_broken = when_broken
         self._limits = limits
-        self._policy = restarts
+        self._backoff = RestartBackoff(restarts)
         self._verbose = verbose
         self._models: list[RemoteModel] = []
         self._starting: list[RemoteModel] = []
         self._process: WorkerProcess | None = None
         self._refusal: AcapError | None = None
-        self._settled = asyncio.Event()  # the process is up, or there is a refusal that says why not
+        self._settled = asyncio.Event()  # set while the process is up, or a refusal says why it is not
         self._watching: list[asyncio.Task[None]] = []
         self._reloading: asyncio.Task[None] | None = None
         self._suspects = asyncio.Lock()
@@ -77,17 +78,17 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """The process's number, while it is ready."""
+        """The process id, while the process is ready."""
         return self._process.pid if self._process is not None else None
 
     @property
     def refusal(self) -> AcapError | None:
-        """Why calls and loads are refused, if they are."""
+        """The error that calls and loads get at present, if any."""
         return self._refusal
 
     @property
     def state(self) -> str:
-        """In a word: idle before the first model, starting, ready, restarting, resting, failed."""
+        """The state in a word: idle before the first model, then starting, ready, restarting, resting or failed."""
         if self._refusal is not None:
             return "resting" if isinstance(self._refusal, Resting) else "failed"
         if self._process is not None:
@@ -97,7 +98,7 @@ class Worker:
         return "idle" if self._first_start is None or self._first_start.done() else "starting"
 
     async def start(self) -> None:
-        """Start the process, if it was not, and wait until the chip is ready. Raises as `WorkerProcess.start` does."""
+        """Start the process unless it was started, and wait until it is ready. Raises as `WorkerProcess.start` does."""
         if self._first_start is None or (self._first_start.done() and not self._watching):
             self._first_start = asyncio.create_task(self._start_first())
         try:
@@ -112,7 +113,7 @@ class Worker:
             task.add_done_callback(self._report_fault)
 
     async def stop(self) -> None:
-        """Unload the models and end the process: within 3 seconds, or, where it has to be killed, 6."""
+        """Unload the models and end the process, within 3 seconds, or 6 if it has to be killed."""
         tasks = [*self._watching, *(task for task in (self._first_start, self._reloading) if task)]
         for task in tasks:
             task.cancel()
@@ -131,10 +132,10 @@ class Worker:
             self._when_broken(error)
 
     async def load(self, model: RemoteModel) -> None:
-        """Load a model, and from then on again after every restart. The first one starts the process.
+        """Load a model, now and again after every restart. The first load starts the process.
 
-        Raises what the plugin raises, its probe included, `WorkerDied` where the worker dies of it or does not answer
-        within the limit, `Resting` where it died too often before.
+        Raises the error of the plugin's load or probe; `WorkerDied` if the worker dies of the load or exceeds its time
+        limit; `Resting` if the worker died too often before.
         """
         await self.start()
         model.suspicion = 0
@@ -142,7 +143,7 @@ class Worker:
         try:
             if not await self._loaded(model):
                 _LOG.warning("loading model %s again: its worker died, perhaps not of it", model.name)
-                # One at a time from here, so that it is known of which of them the worker dies.
+                # One suspect at a time: the model that is loading when the worker dies is the cause.
                 async with self._suspects:
                     while not await self._loaded(model):
                         pass
@@ -152,17 +153,17 @@ class Worker:
         self._when_changed()
 
     def holds(self, model: RemoteModel) -> bool:
-        """Whether the worker has this model, or will have it again once it is restarted."""
+        """Whether the worker has this model, or loads it again after a restart."""
         return model in self._models
 
     def unload(self, model: RemoteModel) -> None:
-        """Free a model on the chip. Its calls that still run fail."""
+        """Free a model on the chip. Its running calls fail."""
         self._models.remove(model)
         model.detach(Unavailable(f"model {model.name} was unloaded"))
         model.refuse(Unavailable(f"model {model.name} was unloaded"))
 
     async def _loaded(self, model: RemoteModel) -> bool:
-        """Load a model once the process is up; False where the worker died meanwhile, but maybe not of this model."""
+        """Load a model once the process is up. Returns False if the worker died, but perhaps not of this model."""
         await self._settled.wait()
         if self._process is None or self._refusal is not None:
             raise self._refusal.again() if self._refusal else Unavailable(f"the worker of {self.chip} is down")
@@ -184,7 +185,7 @@ class Worker:
         try:
             ours = process.open_channel(message)
         except Unavailable as error:
-            self._settled.clear()  # it is dying; who watches over it will say when there is another
+            self._settled.clear()  # the process is dying; _keep_alive sets this again after the restart
             raise WorkerDied(str(error)) from None
         try:
             async with asyncio.timeout(self._limits.load_timeout_s):
@@ -208,7 +209,6 @@ class Worker:
     async def _keep_alive(self) -> None:
         assert self._process is not None  # noqa: S101 - watched only when started
         process = self._process
-        deaths = RecentDeaths(self._policy)
         while True:
             await process.wait()
             self._process = self.started_at = None
@@ -216,17 +216,21 @@ class Worker:
             self.last_end = process.described_end
             _LOG.error("worker of %s %s; %d call(s) failed", self.chip, self.last_end, self._lose_models(process))
             self._when_changed()
-            process = await self._started_again(deaths, self.last_end)
+            process = await self._restart(self.last_end)
             self.restarts += 1
             for model in self._models:
-                model.error = None  # it is about to come back: calls may wait again
+                model.error = None  # _reload brings the model back, so calls may wait for it
             if self._reloading is None or self._reloading.done():
                 self._reloading = asyncio.create_task(self._reload())
 
-    async def _started_again(self, deaths: RecentDeaths, reason: str) -> WorkerProcess:
+    async def _restart(self, reason: str) -> WorkerProcess:
+        """Start the process again, as often as it takes. `reason` says how the last one ended."""
         while True:
-            deaths.note()
-            await self._wait_to_restart(deaths, reason)
+            self._backoff.note_death()
+            if self._backoff.exhausted:
+                await self._rest(reason)
+            else:
+                await self._backoff.wait()
             try:
                 return await self._start_process()
             except (AcapError, OSError) as error:
@@ -234,33 +238,32 @@ class Worker:
                 _LOG.error("worker of %s %s", self.chip, reason)
 
     def _lose_models(self, process: WorkerProcess) -> int:
-        """Tell the models that the process is gone, and which of them it may have died of."""
+        """Tell the models that the process is gone, and suspect those that it may have died of.
+
+        Returns the number of calls that failed.
+        """
         everyone = (*self._models, *self._starting)
         loading = [model for model in everyone if model.loading]
         alone = len(loading) == 1 and all(model.running_since is None for model in everyone if not model.loading)
         if process.kill_reason is None:
             for model in loading:
-                # No driver kills with SIGKILL, but who runs short of memory does, perhaps because of the model.
+                # SIGKILL comes from outside, such as from the kernel when memory is short, perhaps due to the model.
                 model.suspicion += _GUILTY if alone and not process.killed_from_outside else 1
         error = WorkerDied(f"the worker of {self.chip} {process.described_end}")
         return sum(model.detach(error) for model in everyone)
 
-    async def _wait_to_restart(self, deaths: RecentDeaths, reason: str) -> None:
-        if deaths.count < self._policy.budget:
-            await asyncio.sleep(deaths.delay_s)
-            return
-        rest_s = self._policy.rest_s
-        times = f"{deaths.count} times within {deaths.span_s:.0f} s"
+    async def _rest(self, reason: str) -> None:
+        """Refuse calls and loads until the rest is over."""
+        times, rest_s = f"{self._backoff.deaths} times within {self._backoff.span_s:.0f} s", self._backoff.delay_s
         self.refuse(
             Resting(f"the worker of {self.chip} died {times} and rests for {rest_s:g} s; the last time it {reason}")
         )
         _LOG.error("%s", self._refusal)
-        await asyncio.sleep(rest_s)
-        deaths.clear()
+        await self._backoff.wait()
         self._settled.clear()
 
     def refuse(self, refusal: AcapError) -> None:
-        """Answer with `refusal` the calls and loads that wait or come, until the process is up again."""
+        """Fail all waiting and future calls and loads with `refusal`, until the process is up again."""
         self._refusal = refusal
         self._settled.set()
         for model in self._models:
@@ -270,15 +273,15 @@ class Worker:
         self._when_changed()
 
     async def _reload(self) -> None:
-        # One by one, so that it is known which of them the worker dies of: that one is left out from then on. Those
-        # that take long come last, so that the others' calls do not wait for them.
+        # One model at a time: the one that is loading when the worker dies is the cause, and is left out from then on.
+        # Slow ones come last, so that calls for the others do not wait for them.
         while lost := [model for model in self._models if not model.attached]:
             model = min(lost, key=lambda model: model.load_s)
             try:
                 while not await self._loaded(model):
                     pass
             except Resting:
-                return  # they are loaded again when it is over
+                return  # the restart after the rest loads them
             except (AcapError, OSError) as error:
                 if model not in self._models:
                     continue  # it was unloaded meanwhile
@@ -299,7 +302,7 @@ class Worker:
             if time.monotonic() - since > limit:
                 self._kill(f"was killed: model {name} ran for more than {limit:g} s (--run-timeout)")
             for model in (*self._models, *self._starting):
-                if model.lost_since is not None and time.monotonic() - model.lost_since > _LONGEST_DEATH_S:
+                if model.lost_since is not None and time.monotonic() - model.lost_since > LONGEST_DEATH_S:
                     self._kill(f"was killed: it closed the channel of model {model.name} and did not end")
 
     def _kill(self, reason: str) -> None:
@@ -314,5 +317,5 @@ def _config(chip: InstalledChip, *, verbose: bool = False) -> dict[str, Any]:
 
 
 async def probe(chips: Sequence[InstalledChip], timeout_s: float) -> list[AcapError | None]:
-    """Probe chips side by side, each in a process of its own; None for each that is ready."""
+    """Probe chips all at once, each in a process of its own. Returns each one's error, None for ready."""
     return await probe_all([(str(chip), _config(chip)) for chip in chips], timeout_s)

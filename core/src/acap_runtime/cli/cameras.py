@@ -10,13 +10,13 @@ from typing import Any
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import AcapError, redacted
+from acap_runtime.link.process import PROBE_TIME_S
 from acap_runtime.plugins.installed import InstalledCamera, Plugins
 from acap_runtime.settings.camera_source import CameraSource, parse_camera
 from acap_runtime.settings.options import Settings, add_arguments
 from acap_runtime.settings.reading import read_settings
 from acap_runtime.video.camera_process import probe_cameras
 
-_PROBE_TIME_S = 20.0
 _EPILOG = """Without a camera here, in --camera or in the environment, it lists the device's own, and says what the
 installed plugins can open."""
 
@@ -53,7 +53,7 @@ async def _probed(sources: Sequence[CameraSource], plugins: Plugins) -> list[dic
             found.append(error)
     found += [] if sources else plugins.own_cameras()
     cameras = [each for each in found if isinstance(each, InstalledCamera)]
-    problems = iter(await probe_cameras(cameras, _PROBE_TIME_S))
+    problems = iter(await probe_cameras(cameras, PROBE_TIME_S))
     rows = []
     for number, each in enumerate(found, 1):
         problem = next(problems) if isinstance(each, InstalledCamera) else each

@@ -12,12 +12,11 @@ from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.contract.backend import Backend
 from acap_runtime.errors import AcapError, InvalidRequest
+from acap_runtime.link.process import PROBE_TIME_S
 from acap_runtime.plugins.installed import InstalledChip, Plugins
 from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP, Chip
 from acap_runtime.settings.options import add_arguments
 from acap_runtime.settings.reading import read_settings
-
-_PROBE_TIME_S = 20.0
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -57,7 +56,7 @@ def _asked_for(word: str, entries: Sequence[Entry]) -> Entry:
 
 async def _probed(entries: Sequence[Entry], plugins: Plugins) -> list[dict[str, Any]]:
     usable = [entry for entry in entries if isinstance(entry, InstalledChip) and not plugins.conflict(entry)]
-    problems = dict(zip(usable, await probe(usable, _PROBE_TIME_S), strict=True))
+    problems = dict(zip(usable, await probe(usable, PROBE_TIME_S), strict=True))
     return [_row(entry, plugins, problems) for entry in entries]
 
 

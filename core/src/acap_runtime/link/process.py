@@ -1,4 +1,4 @@
-"""A worker's process: its start, up to its own word that it is ready, and its end."""
+"""The process of a worker, from its start to its end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from acap_runtime.errors import AcapError, Busy, NotReady, Unavailable
 from acap_runtime.link.messages import Channel, Message, unpack_error
 
 _LOG = logging.getLogger(__name__)
+LONGEST_DEATH_S: Final = 1.0
+"""Seconds that a process may take to end once it closed a channel or was killed."""
+PROBE_TIME_S: Final = 20.0
+"""Seconds that a command which probes plugins gives each of them."""
 _START_TIME_S: Final = 60.0
 _STOP_TIME_S: Final = 3.0
 _STDERR: Final = 2
 _SECRETS: Final = frozenset(
     ("ACAPRUNTIME_PARAMETERS_USER", "ACAPRUNTIME_PARAMETERS_PASSWORD", "ACAPRUNTIME_CAMERA", "ACAPRUNTIME_PARAMETERS")
 )
-"""Variables of the front's that may hold passwords: no plugin needs them."""
+"""Environment variables of the front that may hold passwords. No plugin needs them."""
 
 
 class WorkerProcess:
-    """A process that is ready for what it was started for. `kill_reason` is set once this side has killed it."""
+    """A worker process that reported ready. `kill_reason` is None until this side kills it."""
 
     def __init__(self, label: str, process: asyncio.subprocess.Process, control: Channel) -> None:
         self.control = control
@@ -36,15 +40,16 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, label: str, config: Message) -> WorkerProcess:
-        """Start a process for what `config` names (see `child`), called `label` in messages, and wait for it.
+        """Start a process for the plugin that `config` names, and wait until it is ready.
 
-        Raises `NotReady` or whatever else the plugin's probe raises, `Unavailable` where the process cannot be
-        started or dies of the probe.
+        `acap_runtime.worker.child` reads `config`. Messages call the process `label`. Raises the error of the plugin's
+        probe; `NotReady` if the probe takes too long; `Unavailable` if the process cannot be started or dies of the
+        probe.
         """
         ours, theirs = Channel.pair()
         ours.set_nonblocking()
         try:
-            # -P: the folder that the server happens to run in is no place to import from.
+            # -P keeps the current folder off the import path.
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "acap_runtime.worker", str(theirs.fileno())),
                 pass_fds=(theirs.fileno(),),
@@ -65,7 +70,7 @@ class WorkerProcess:
         try:
             ours.send(config)
             async with asyncio.timeout(_START_TIME_S):
-                await _first_word(ours)
+                await _receive_verdict(ours)
         except BaseException as error:
             await started.end()
             if isinstance(error, TimeoutError):
@@ -85,7 +90,7 @@ class WorkerProcess:
 
     @property
     def described_end(self) -> str:
-        """How it ended, as the rest of a sentence about it."""
+        """How the process ended, as the predicate of a sentence: ``was killed by SIGSEGV``."""
         code = self._process.returncode
         if self.kill_reason is not None or code is None:
             return self.kill_reason or "does not end"
@@ -97,7 +102,7 @@ class WorkerProcess:
             return f"was killed by signal {-code}"
 
     def open_channel(self, message: Message) -> Channel:
-        """A channel of its own to this process, for what `message` says. Raises `Busy` or `Unavailable`."""
+        """Open a further channel to the process; `message` says what for. Raises `Busy` or `Unavailable`."""
         try:
             ours, theirs = Channel.pair()
         except OSError as error:
@@ -115,19 +120,19 @@ class WorkerProcess:
         return ours
 
     async def wait(self) -> None:
-        """Wait until it ends, and end what its driver may have left behind."""
+        """Wait until the process ends, then kill the processes that its driver may have left behind."""
         await self._process.wait()
         self.control.close()
         self._kill_group()
 
     def kill(self, reason: str) -> None:
-        """End it at once, and what its driver may have started."""
+        """Kill the process and the processes that its driver may have started."""
         if self._process.returncode is None:
             self.kill_reason = self.kill_reason or reason
             self._kill_group()
 
     async def end(self) -> None:
-        """Close the control channel, at which it ends by itself or is helped: within 3 seconds, or 6."""
+        """Close the control channel and wait for the end: 3 seconds, then 3 more after a kill."""
         self.control.close()
         for warning in ("does not end by itself and is killed", "was killed and does not end: its driver keeps it"):
             try:
@@ -145,7 +150,7 @@ class WorkerProcess:
 
 
 async def probe_all(configs: Sequence[tuple[str, Message]], timeout_s: float) -> list[AcapError | None]:
-    """Start a process for each label and config, side by side, and end it again; None for each that was ready."""
+    """Start a process for each label and config, all at once, and end it. Return each one's error, None for ready."""
 
     async def probe(label: str, config: Message) -> AcapError | None:
         try:
@@ -161,8 +166,8 @@ async def probe_all(configs: Sequence[tuple[str, Message]], timeout_s: float) ->
     return list(await asyncio.gather(*(probe(label, config) for label, config in configs)))
 
 
-async def _first_word(control: Channel) -> None:
-    """Wait for the worker's verdict. Raises what it says, `ConnectionError` where it dies before."""
+async def _receive_verdict(control: Channel) -> None:
+    """Wait until the worker reports ready. Raises the error that it reports, or `ConnectionError` if it dies first."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(control.fileno(), readable.set)

@@ -1,4 +1,4 @@
-"""A plugin's parameter store, from the front's side: its process, and one question to it at a time."""
+"""A plugin's parameter store in a process of its own, which answers one question at a time."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Any, Final
+from typing import Any
 
 from acap_runtime.errors import Busy, DeviceError, Unavailable
 from acap_runtime.link.messages import Channel, Message, unpack_error
-from acap_runtime.link.process import WorkerProcess
-from acap_runtime.link.restarts import RecentDeaths, RestartPolicy
+from acap_runtime.link.process import LONGEST_DEATH_S, WorkerProcess
+from acap_runtime.link.restarts import RestartBackoff, RestartPolicy
 from acap_runtime.plugins.installed import InstalledStore
 from acap_runtime.stores import Store
 from acap_runtime.stores.listing import bare
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_DEATH_S: Final = 1.0
 
 
 class RemoteStore(Store):
-    """A plugin's store in a process of its own, started when it is first needed.
+    """A plugin's store, whose process starts with the first call.
 
-    A call waits its turn for `patience_s` seconds, and has as many for its answer; a process that takes longer is
-    killed. One that has ended is started again by the next call, as `restarts` says.
+    A call waits up to `patience_s` seconds for its turn, and as long again for its answer. A process that does not
+    answer in time is killed. The next call after its end starts it again, with the back-off of `restarts`.
     """
 
     def __init__(
@@ -36,13 +35,12 @@ class RemoteStore(Store):
         verbose: bool = False,
     ) -> None:
         self._installed = installed
-        self._restarts = restarts
         self._patience_s = patience_s
         self._verbose = verbose
         self._turn = asyncio.Lock()
         self._starting: asyncio.Task[_Conversation] | None = None
         self._conversation: _Conversation | None = None
-        self._deaths = RecentDeaths(restarts)
+        self._backoff = RestartBackoff(restarts)
         self._last_end = ""
         self._closed = False
 
@@ -60,7 +58,7 @@ class RemoteStore(Store):
                     conversation = await self._running()
             except TimeoutError:
                 raise Unavailable(f"{self} was not ready within {self._patience_s:g} s; try again later") from None
-            # Plugins know the whole spelling only.
+            # Plugins know only keys that start with root.
             answer = await conversation.ask(f"root.{bare(key)}", self._patience_s)
         if "error" in answer:
             raise unpack_error(answer["error"])
@@ -70,7 +68,7 @@ class RemoteStore(Store):
         return value
 
     async def close(self) -> None:
-        """End the process: within 3 seconds, or, where it has to be killed, 6."""
+        """End the process, within 3 seconds, or 6 if it has to be killed."""
         self._closed = True
         if self._starting is not None:
             self._starting.cancel()
@@ -79,7 +77,10 @@ class RemoteStore(Store):
             await self._conversation.end()
 
     async def _running(self) -> _Conversation:
-        """The conversation with a living process, started if need be: one start, whichever of its callers give up."""
+        """Return the conversation with the process, which is started if there is none.
+
+        All callers share one start, and it goes on if any of them gives up.
+        """
         if self._closed:
             raise Unavailable(f"{self}: the server stops")
         if self._conversation is not None:
@@ -120,31 +121,25 @@ class RemoteStore(Store):
         return _Conversation(str(self), process, channel)
 
     def _note_death(self, reason: str) -> None:
-        self._deaths.note()
+        self._backoff.note_death()
         self._last_end = reason
 
     async def _wait_to_restart(self) -> None:
-        deaths, policy = self._deaths, self._restarts
-        if not deaths.count:
-            return
-        passed_s = deaths.since_last_s
-        if deaths.count < policy.budget:
-            await asyncio.sleep(max(0.0, deaths.delay_s - passed_s))
-        elif passed_s < policy.rest_s:
+        backoff = self._backoff
+        if backoff.exhausted and (rest_s := backoff.remaining_s) > 0:
             raise _Resting(
-                f"{self} failed {deaths.count} times of late and is tried again in {policy.rest_s - passed_s:.0f} s; "
+                f"{self} failed {backoff.deaths} times of late and is tried again in {rest_s:.0f} s; "
                 f"the last time its worker {self._last_end}"
             )
-        else:
-            deaths.clear()
+        await backoff.wait()
 
 
 class _Resting(Unavailable):
-    """The store's process ended too often of late; this is no further time."""
+    """The process of the store ended too often of late. The attempt that raises this does not count as an end."""
 
 
 class _Conversation:
-    """A process and the channel on which it answers questions, one at a time."""
+    """A process, and the channel on which it answers one question at a time."""
 
     def __init__(self, label: str, process: WorkerProcess, channel: Channel) -> None:
         self.process = process
@@ -152,7 +147,7 @@ class _Conversation:
         self._channel = channel
         self._number = 0
         self._answer: asyncio.Future[Message] | None = None
-        self._silent_since: float | None = None  # while it owes an answer, perhaps to a caller that has given up
+        self._silent_since: float | None = None  # set while an answer is due, perhaps to a caller that has given up
         self._ending = False
         asyncio.get_running_loop().add_reader(channel.fileno(), self._receive)
         self._watching = asyncio.create_task(self._watch())
@@ -162,7 +157,7 @@ class _Conversation:
         return self._watching.done()
 
     async def ask(self, key: str, patience_s: float) -> Message:
-        """The process's answer. Raises `Unavailable` where it ends first, or takes too long and is killed."""
+        """Ask for a key. Raises `Unavailable` if the process ends first, or takes too long and is killed."""
         self._number += 1
         if self._silent_since is None:
             self._silent_since = time.monotonic()
@@ -175,12 +170,12 @@ class _Conversation:
                 except BlockingIOError:
                     raise Busy(f"{self._label} has too many questions already; try again later") from None
                 except OSError as error:
-                    _LOG.debug("the worker of %s is ending: %s", self._label, error)  # who watches it says how
+                    _LOG.debug("the worker of %s is ending: %s", self._label, error)  # _watch says how it ended
                 return await answer
         except TimeoutError:
             reason = f"was killed: it did not answer within {patience_s:g} s"
             self.process.kill(reason)
-            await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
+            await asyncio.wait((self._watching,), timeout=LONGEST_DEATH_S)
             raise Unavailable(f"the worker of {self._label} {reason}") from None
         finally:
             self._answer = None
@@ -189,8 +184,8 @@ class _Conversation:
         self._ending = True
         self._drop_channel()
         await self.process.end()
-        await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
-        self._watching.cancel()  # only one that cannot even be killed is still watched
+        await asyncio.wait((self._watching,), timeout=LONGEST_DEATH_S)
+        self._watching.cancel()  # a process that cannot be killed is still watched
 
     async def _watch(self) -> None:
         await self.process.wait()
@@ -206,14 +201,14 @@ class _Conversation:
         except BlockingIOError:
             return
         if received is None:
-            # It is dying, as a rule. One that is not can answer no more.
+            # The process is dying, as a rule. Without a channel it cannot answer anyway.
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._channel.fileno())
-            loop.call_later(_LONGEST_DEATH_S, self.process.kill, "was killed: it closed its channel and did not end")
+            loop.call_later(LONGEST_DEATH_S, self.process.kill, "was killed: it closed its channel and did not end")
             return
         message, _ = received
         if message["number"] != self._number:
-            self._silent_since = time.monotonic()  # an earlier question's: its caller has given up
+            self._silent_since = time.monotonic()  # the answer to an earlier question, whose caller has given up
             return
         self._silent_since = None
         if self._answer is not None and not self._answer.done():
@@ -226,7 +221,7 @@ class _Conversation:
 
 
 def _is_text(value: Any) -> bool:
-    # JSON can carry half of a surrogate pair, protobuf cannot.
+    # JSON can carry half of a surrogate pair; protobuf cannot.
     try:
         value.encode()
     except UnicodeEncodeError:

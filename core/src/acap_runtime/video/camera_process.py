@@ -1,5 +1,5 @@
-"""The front's end of a camera's process: started when somebody wants video, ended when nobody does, and started again
-with its captures when it fails.
+"""Supervises the process of a camera: starts it for the first capture, ends it with the last, and opens captures again
+after a failure.
 """
 
 from __future__ import annotations
@@ -13,36 +13,35 @@ from typing import Any, Final
 from acap_runtime.contract.camera import StreamSettings
 from acap_runtime.errors import AcapError, InvalidRequest, NotFound, NotReady, Unavailable
 from acap_runtime.link.messages import pack_settings
-from acap_runtime.link.process import WorkerProcess, probe_all
-from acap_runtime.link.restarts import RecentDeaths, RestartPolicy
+from acap_runtime.link.process import LONGEST_DEATH_S, WorkerProcess, probe_all
+from acap_runtime.link.restarts import RestartBackoff, RestartPolicy
 from acap_runtime.plugins.installed import InstalledCamera
 from acap_runtime.video.capture import RemoteCapture
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_DEATH_S: Final = 1.0
 _OPEN_TIME_S: Final = 20.0
-"""How long a source may take to open."""
+"""Seconds that a source may take to open."""
 _STALL_TIME_S: Final = 5.0
-"""How long an open source may give no frame."""
+"""Seconds that an open source may go without a frame."""
 _CHECK_S: Final = 1.0
 
 
 class CameraWorker:
-    """One camera's process and its captures, one for each form of frames that streams ask for."""
+    """The process of one camera, and its captures: one for each set of stream settings in use."""
 
     def __init__(
         self,
         camera: InstalledCamera,
         *,
         kept_frames: int,
-        restarts: RestartPolicy = RestartPolicy(),
+        restarts: RestartPolicy = RestartPolicy(budget=None),
         verbose: bool = False,
     ) -> None:
         self.camera = camera
         self.failures = 0
-        """How often it could not be opened, or broke off."""
+        """The number of times that the camera could not be opened or broke off."""
         self.last_error = ""
-        """Why, the last time."""
+        """The reason of the last failure; empty if there was none."""
         self._kept_frames = kept_frames
         self._restarts = restarts
         self._verbose = verbose
@@ -54,12 +53,12 @@ class CameraWorker:
 
     @property
     def pid(self) -> int | None:
-        """The process's number, while there is one."""
+        """The process id, while there is a process."""
         return self._process.pid if self._process is not None else None
 
     @property
     def state(self) -> str:
-        """In a word: idle while nobody wants video, opening, open, failed until it is opened again."""
+        """The state in a word: idle without captures, opening, open, or failed until it is open again."""
         captures = [capture for capture, _ in self._captures.values()]
         if any(capture.error is not None for capture in captures):
             return "failed"
@@ -68,10 +67,10 @@ class CameraWorker:
         return "open" if all(capture.settled.is_set() for capture in captures) else "opening"
 
     async def open(self, settings: StreamSettings) -> RemoteCapture:
-        """The capture with these settings, shared by all who ask for the same; to be given back by `release`.
+        """Return the capture with these settings, which all callers share. Each gives it back with `release`.
 
-        Raises `InvalidRequest` for settings that the camera cannot give, `NotReady` or `Unavailable` where it gives
-        no video.
+        Raises `InvalidRequest` for settings that the camera does not support, and `NotReady` or `Unavailable` if it
+        gives no video.
         """
         if settings not in self._captures:
             capture = RemoteCapture(settings, self._kept_frames)
@@ -98,7 +97,7 @@ class CameraWorker:
             self._end_process()
 
     async def stop(self) -> None:
-        """End every capture and the process: within 3 seconds, or, where it has to be killed, 6."""
+        """End every capture and the process, within 3 seconds, or 6 if it has to be killed."""
         for capture, task in self._captures.values():
             task.cancel()
             capture.detach(Unavailable("the server stops"))
@@ -114,33 +113,34 @@ class CameraWorker:
             self._ending = asyncio.create_task(process.end())
 
     async def _keep_open(self, capture: RemoteCapture) -> None:
-        failures = RecentDeaths(self._restarts)
+        """Open a capture again whenever it fails. Returns if it fails before it was ever open."""
+        backoff = RestartBackoff(self._restarts)
         while True:
             try:
                 process = await self._running_process()
                 error = await self._follow(capture, process)
             except (AcapError, OSError) as problem:
                 error = problem if isinstance(problem, AcapError) else Unavailable(f"{self.camera}: {problem}")
-            except Exception as problem:  # noqa: BLE001 - the camera is tried again, whatever this program did wrong
+            except Exception as problem:  # noqa: BLE001 - after a bug in this program too, the camera is opened again
                 _LOG.exception("unexpected error in following %s", self.camera)
                 error = Unavailable(f"{self.camera}: unexpected {type(problem).__name__}; the server's log says more")
             if not isinstance(error, InvalidRequest):
                 self.failures += 1
                 self.last_error = str(error)
             if not capture.settled.is_set():
-                # It was never open: who asked for it is told, and nobody waits for it.
+                # It was never open, so nothing waits for it to come back: those who asked for it get the error.
                 _LOG.info("%s, %s: %s", self.camera, capture.settings, error)
                 capture.detach(error)
                 return
             if isinstance(error, NotReady | NotFound | InvalidRequest):
-                error = Unavailable(str(error))  # there was video: what is missing now may come back
-            failures.note()
-            _LOG.error("%s, %s: %s; opened again in %.2g s", self.camera, capture.settings, error, failures.delay_s)
+                error = Unavailable(str(error))  # there was video, so the camera may come back
+            backoff.note_death()
+            _LOG.error("%s, %s: %s; opened again in %.2g s", self.camera, capture.settings, error, backoff.delay_s)
             capture.detach(error)
-            await asyncio.sleep(failures.delay_s)
+            await backoff.wait()
 
     async def _follow(self, capture: RemoteCapture, process: WorkerProcess) -> AcapError:
-        """Have the process open a capture, and watch over it until it fails; returns why."""
+        """Have the process open a capture, and watch it until it fails. Returns the reason."""
         opening = time.monotonic()
         capture.progress = opening
         message = {"settings": pack_settings(capture.settings), "slots": capture.slots}
@@ -160,9 +160,9 @@ class CameraWorker:
         if error is not None:
             return type(error)(f"{self.camera}: {error}")
         if self._watching is not None:
-            await asyncio.wait((self._watching,), timeout=_LONGEST_DEATH_S)
+            await asyncio.wait((self._watching,), timeout=LONGEST_DEATH_S)
         if self._process is process and process.kill_reason is not None:
-            self._end_process()  # it takes its time to die: the next one waits for that
+            self._end_process()  # its death takes time, and the next process waits for it
         gone = self._process is not process
         how = process.described_end if gone else "gave up the stream and said no reason"
         return Unavailable(f"the process of {self.camera} {how}")
@@ -170,7 +170,7 @@ class CameraWorker:
     async def _running_process(self) -> WorkerProcess:
         async with self._starting:
             if self._ending is not None:
-                # The device may be open once only. Who stops waiting leaves the end to itself.
+                # The last process may still have the device open. A cancelled wait does not cancel its end.
                 await asyncio.wait((self._ending,))
             if self._process is None:
                 config = _config(self.camera, probe=False, verbose=self._verbose)
@@ -197,5 +197,5 @@ def _config(camera: InstalledCamera, *, probe: bool, verbose: bool = False) -> d
 
 
 async def probe_cameras(cameras: Sequence[InstalledCamera], timeout_s: float) -> list[AcapError | None]:
-    """Probe cameras side by side, each in a process of its own; None for each that is ready."""
+    """Probe cameras all at once, each in a process of its own. Returns each one's error, None for ready."""
     return await probe_all([(str(camera), _config(camera, probe=True)) for camera in cameras], timeout_s)

@@ -15,6 +15,7 @@ from typing import Any
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.doctor.diagnosis import Check, Doctor, Findings, Result, fatal_imports
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, redacted
+from acap_runtime.link.process import PROBE_TIME_S
 from acap_runtime.plugins.installed import InstalledChip, Plugin, Plugins, described
 from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP
 from acap_runtime.settings.model_source import parse_model
@@ -22,7 +23,6 @@ from acap_runtime.settings.options import Settings, add_arguments
 from acap_runtime.settings.reading import read_settings
 from acap_runtime.video.camera_process import probe_cameras
 
-_PROBE_TIME_S = 20.0
 _EPILOG = """Without a chip it examines every installed plugin, and the cameras that --camera or the environment name.
 A chip that says itself that something is missing on this machine is not ready; the exit code is 1 for that only if the
 chip is named here, and for everything that failed."""
@@ -121,7 +121,7 @@ async def _cameras(settings: Settings, plugins: Plugins) -> list[Findings]:
             findings.append(Findings(None, "none", None, named=True, checks=[check]))
     named = bool(settings.cameras)
     installed += [] if named else plugins.own_cameras()
-    for camera, problem in zip(installed, await probe_cameras(installed, _PROBE_TIME_S), strict=True):
+    for camera, problem in zip(installed, await probe_cameras(installed, PROBE_TIME_S), strict=True):
         label, where = str(camera), redacted(camera.source)
         check = Check(label, "probe", "ok", f"{where} is ready")
         if problem is not None:

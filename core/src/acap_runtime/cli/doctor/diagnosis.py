@@ -19,7 +19,7 @@ from acap_runtime.cli.doctor.libraries import Library, described, libraries_in, 
 from acap_runtime.cli.doctor.smoke import smoke_conversion, smoke_inference
 from acap_runtime.contract import hookspecs
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady
-from acap_runtime.link.process import WorkerProcess
+from acap_runtime.link.process import PROBE_TIME_S, WorkerProcess
 from acap_runtime.plugins.installed import InstalledChip, InstalledStore, Plugin, Plugins
 from acap_runtime.plugins.requirement import check_requirement
 from acap_runtime.settings.model_source import ModelSource
@@ -28,7 +28,6 @@ Result = Literal["ok", "failed", "not ready", "skipped", "unknown"]
 """``not ready``: something is missing on this machine, says the plugin itself; ``failed``: something is wrong."""
 
 _LONGEST_IMPORT_S: Final = 20.0
-_PROBE_TIME_S: Final = 20.0
 _AT_ONCE: Final = 4
 _SURVIVED: Final = 87
 """An exit code that no plugin ends its process with by chance."""
@@ -190,10 +189,10 @@ class Doctor:
 
     async def _probe(self, label: str, config: dict[str, Any]) -> list[Check]:
         try:
-            async with asyncio.timeout(_PROBE_TIME_S):
+            async with asyncio.timeout(PROBE_TIME_S):
                 process = await WorkerProcess.start(label, config)
         except TimeoutError:
-            return [Check(label, "probe", "failed", f"it does not end within {_PROBE_TIME_S:g} s")]
+            return [Check(label, "probe", "failed", f"it does not end within {PROBE_TIME_S:g} s")]
         except AcapError as error:
             result: Result = "not ready" if isinstance(error, NotReady) else "failed"
             return [Check(label, "probe", result, str(error).removeprefix(f"{label} is not ready: "))]
