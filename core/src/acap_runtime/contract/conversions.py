@@ -1,4 +1,4 @@
-"""Which conversion turns the image that came into the one that a model takes."""
+"""Finds the conversion that turns an incoming image into the one that a model takes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 from acap_runtime.contract.backend import IMAGE_FORMATS, Conversion, Crop, Image, TensorSpec
 from acap_runtime.errors import InvalidRequest
 
-_RANK: Final = 4
-_CHANNELS: Final = 3
+IMAGE_RANK: Final = 4
+IMAGE_CHANNELS: Final = 3
 _LARGEST_FILE: Final = 65536
 
 
 def image_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Image | None:
     """The image that a tensor holds: uint8 (1, h, w, 3) or (1, 3, h, w); None for anything else."""
-    if dtype != np.uint8 or len(shape) != _RANK or shape[0] != 1 or min(shape) < 1:
+    if dtype != np.uint8 or len(shape) != IMAGE_RANK or shape[0] != 1 or min(shape) < 1:
         return None
-    if shape[3] == _CHANNELS:
+    if shape[3] == IMAGE_CHANNELS:
         return Image("rgb-interleaved", shape[2], shape[1])
-    if shape[1] == _CHANNELS:
+    if shape[1] == IMAGE_CHANNELS:
         return Image("rgb-planar", shape[3], shape[2])
     return None
 
@@ -75,7 +75,7 @@ def _take_image(found: dict[str, Any], side: str) -> Image:
     if format_ not in IMAGE_FORMATS:
         raise InvalidRequest(f"{side}.format: expected one of {', '.join(IMAGE_FORMATS)}, got {format_!r}")
     image = Image(format_, *_take_integers(found, f"{side}.size", 2))
-    pitch = image.width * _CHANNELS if format_ == "rgb-interleaved" else image.width
+    pitch = image.width * IMAGE_CHANNELS if format_ == "rgb-interleaved" else image.width
     if (given := found.pop(f"{side}.row-pitch", pitch)) != pitch:
         raise InvalidRequest(f"{side}.row-pitch: expected {pitch}, rows without padding, got {given!r}")
     return image

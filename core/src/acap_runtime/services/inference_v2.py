@@ -73,7 +73,6 @@ _PARAMETERS: Final = {
 """A request's parameters that mean something, to Triton or here, and the fields that they may come in."""
 
 _RESERVED: Final = "triton_"
-_US: Final = 1e6
 _ENDS_BY_ERROR: Final = "triton_grpc_error"
 """Metadata of a ModelStreamInfer: with "true", the first error ends it with a status."""
 
@@ -221,7 +220,7 @@ class InferenceV2Service:
             add_output(response, output.name, output.dtype, output.shape, content)
 
     async def _run(self, request: Any, parameters: Mapping[str, Any], remaining_s: float | None) -> Result:
-        timeout_s = parameters.get("timeout", 0) / _US or None
+        timeout_s = parameters.get("timeout", 0) / v2_models.US_PER_S or None
         if timeout_s is not None:
             remaining_s = timeout_s if remaining_s is None else min(timeout_s, remaining_s)
         call = Request(

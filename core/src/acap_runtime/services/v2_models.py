@@ -29,8 +29,8 @@ _IMAGE_FORMATS: Final = {"rgb-interleaved": 1, "rgb-planar": 2}
 _KIND_MODEL: Final = 3
 """Of an instance group: which device it runs on is the backend's to know."""
 _STATES: Final = {State.LOADING: "LOADING", State.AVAILABLE: "READY", State.UNLOADING: "UNLOADING"}
-_NS: Final = 1e9
-_US: Final = 1e6
+_NS_PER_S: Final = 1e9
+US_PER_S: Final = 1e6
 
 
 def metadata(name: str, versions: Sequence[int], version: Version) -> Any:
@@ -55,7 +55,7 @@ def config(name: str, version: Version) -> Any:
     if model.batches:
         first = 1
         described.max_batch_size = model.batching.size
-        described.dynamic_batching.max_queue_delay_microseconds = round(model.batching.delay_s * _US)
+        described.dynamic_batching.max_queue_delay_microseconds = round(model.batching.delay_s * US_PER_S)
         described.dynamic_batching.default_queue_policy.max_queue_size = model.queue.limit
     for spec in model.inputs:
         image = image_of(spec.dtype, spec.shape)
@@ -134,4 +134,4 @@ def _config_type(spec: TensorSpec) -> int:
 
 
 def _sum_up(message: Any, total: Total) -> None:
-    message.count, message.ns = total.count, round(total.seconds * _NS)
+    message.count, message.ns = total.count, round(total.seconds * _NS_PER_S)

@@ -10,12 +10,11 @@ from typing import Final
 import numpy as np
 
 from acap_runtime.contract.backend import Array, TensorSpec
+from acap_runtime.contract.conversions import IMAGE_CHANNELS, IMAGE_RANK
 from acap_runtime.contract.example_inputs import closed
 from acap_runtime.errors import InvalidRequest, NotReady
 
 _PICTURES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-_RANK: Final = 4
-_CHANNELS: Final = 3
 _SIGN: Final = 128
 
 
@@ -91,8 +90,8 @@ def _picture(path: Path, spec: TensorSpec, scaling: Scaling) -> Array:
             f"arrays (.npy)"
         ) from None
     shape = spec.shape
-    planar = len(shape) == _RANK and shape[1] == _CHANNELS and shape[3] != _CHANNELS
-    if len(shape) != _RANK or shape[0] not in (1, -1) or (not planar and shape[3] != _CHANNELS):
+    planar = len(shape) == IMAGE_RANK and shape[1] == IMAGE_CHANNELS and shape[3] != IMAGE_CHANNELS
+    if len(shape) != IMAGE_RANK or shape[0] not in (1, -1) or (not planar and shape[3] != IMAGE_CHANNELS):
         raise InvalidRequest(
             f"{path}: expected a model that takes a picture, [1, height, width, 3] or [1, 3, height, width], "
             f"this takes {spec}; give arrays (.npy)"

@@ -19,12 +19,11 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 from av.video.stream import VideoStream
 
 from acap_runtime_video.opening import opened, reason
-from acap_runtime_video.pace import Playback
+from acap_runtime_video.pace import SECOND_NS, Playback
 from acap_runtime_video.source import Source
 
 _LOG: Final = logging.getLogger(__name__)
-_SECOND_NS: Final = 1_000_000_000
-_STILL_INTERVAL_NS: Final = _SECOND_NS
+_STILL_INTERVAL_NS: Final = SECOND_NS
 """How often a clip of one frame is read again: it may be written anew, and must not keep a core busy."""
 _USUAL_RATE: Final = 25
 """Frames per second of a clip that does not say."""
@@ -73,7 +72,7 @@ class Decoder:
                 elif self._newest is not None:
                     return self._newest
                 else:
-                    self._changed.wait(left_ns / _SECOND_NS)
+                    self._changed.wait(left_ns / SECOND_NS)
 
     def stop(self) -> None:
         """Let it end, without waiting for that."""
@@ -86,7 +85,7 @@ class Decoder:
 
     @property
     def _timeout_ns(self) -> int:
-        return round(self.source.timeout_s * _SECOND_NS)
+        return round(self.source.timeout_s * SECOND_NS)
 
     def _live(self, predecessor: Decoder | None) -> None:
         error: acap.AcapError
@@ -129,7 +128,7 @@ class Decoder:
 
     def _play(self, container: InputContainer, stream: VideoStream, playback: Playback) -> None:
         """Play a clip once. Opened again, and not rewound: that works with every format, and notices a new file."""
-        interval_ns = int(_SECOND_NS / (stream.average_rate or stream.guessed_rate or _USUAL_RATE))
+        interval_ns = int(SECOND_NS / (stream.average_rate or stream.guessed_rate or _USUAL_RATE))
         # AVI counts frames as they are stored, not as they are shown: FFmpeg's timestamps are wrong with B frames.
         counted = container.format.name == "avi"
         count = 0
@@ -137,7 +136,7 @@ class Decoder:
         for frame in self._frames(container, stream):
             due_ns = playback.due_ns(None if counted else frame.time, interval_ns)
             self._expect(due_ns)
-            if self._stopping.wait(max(0, due_ns - time.monotonic_ns()) / _SECOND_NS):
+            if self._stopping.wait(max(0, due_ns - time.monotonic_ns()) / SECOND_NS):
                 return
             self._publish(frame)
             count += 1
@@ -145,7 +144,7 @@ class Decoder:
             raise self.source.failure(f"{self.source}: expected {self.source.expected}, got one without a whole frame")
         if count == 1:
             self._expect(time.monotonic_ns() + _STILL_INTERVAL_NS)
-            self._stopping.wait(_STILL_INTERVAL_NS / _SECOND_NS)
+            self._stopping.wait(_STILL_INTERVAL_NS / SECOND_NS)
 
     def _frames(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
         # Packets of all streams, so that one without video for a while does not keep this from stopping.

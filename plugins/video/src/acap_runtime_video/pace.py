@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Final
 
-_SECOND_NS: Final = 1_000_000_000
-_LONGEST_GAP_NS: Final = 10 * _SECOND_NS
+SECOND_NS: Final = 1_000_000_000
+_LONGEST_GAP_NS: Final = 10 * SECOND_NS
 """Timestamps further apart than this are taken for broken."""
-_LATE_NS: Final = _SECOND_NS // 2
+_LATE_NS: Final = SECOND_NS // 2
 """A clip that is later than this is too much for this machine: it is played slower instead of catching up."""
 
 
@@ -26,7 +26,7 @@ class Playback:
     def due_ns(self, time_s: float | None, interval_ns: int) -> int:
         """When the frame is due whose timestamp is `time_s`, if it has one: else `interval_ns` after the last."""
         now_ns = time.monotonic_ns()
-        told_ns = None if time_s is None else round(time_s * _SECOND_NS)
+        told_ns = None if time_s is None else round(time_s * SECOND_NS)
         if self._due_ns is None:
             self._due_ns = now_ns
             self._position_ns = told_ns
@@ -58,7 +58,7 @@ class Ticks:
 
     def __init__(self, framerate: int, frame_ns: int) -> None:
         self._framerate = framerate
-        self._start_ns = frame_ns + _SECOND_NS // framerate // 4
+        self._start_ns = frame_ns + SECOND_NS // framerate // 4
         self._tick = self._latest(time.monotonic_ns())
 
     def wait(self) -> None:
@@ -66,9 +66,9 @@ class Ticks:
         now_ns = time.monotonic_ns()
         # The latest beat that is past counts only if the one after the last was missed as well.
         self._tick = max(self._tick + 1, self._latest(now_ns))
-        due_ns = self._start_ns + self._tick * _SECOND_NS // self._framerate
+        due_ns = self._start_ns + self._tick * SECOND_NS // self._framerate
         if due_ns > now_ns:
-            time.sleep((due_ns - now_ns) / _SECOND_NS)
+            time.sleep((due_ns - now_ns) / SECOND_NS)
 
     def _latest(self, now_ns: int) -> int:
-        return (now_ns - self._start_ns) * self._framerate // _SECOND_NS
+        return (now_ns - self._start_ns) * self._framerate // SECOND_NS
