@@ -1,1 +1,1 @@
-"""The front: listening, wiring, stopping."""
+"""The front process: wiring, listening, startup and shutdown."""

@@ -1,4 +1,4 @@
-"""Certificates: what the server shows, and whose it demands."""
+"""TLS: the certificate of the server, and the authorities that its clients need."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """TLS as the settings ask for it; None for none.
+    """Read the certificates that the settings name. None means no TLS.
 
-    With only one of certificate and key there is no TLS on the unix socket, as the original documents, and no start
-    on TCP. Raises `NotReady` for that, and for a file that cannot be read or used.
+    With only one of certificate and key, the unix socket has no TLS, as the original documents, and TCP does not start.
+    Raises `NotReady` for the latter, and for a file that cannot be read or used.
     """
     certificate, key, authorities = settings.certificate, settings.key, settings.client_ca
     if certificate is None or key is None:
@@ -48,10 +48,10 @@ def _read(path: Path) -> bytes:
 
 
 def _check(certificate: Path, key: Path, authorities: Path | None) -> None:
-    # grpc itself says no more than that a handshake failed, and says it at the first connection.
+    # gRPC reports only that a handshake failed, and not before the first connection.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A key under a passphrase is refused; without this, OpenSSL would ask for it on the terminal.
+        # A key with a passphrase is refused. Without `password`, OpenSSL would ask for it on the terminal.
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except (ssl.SSLError, ValueError) as error:
         raise NotReady(f"TLS: {certificate} and {key} are no certificate and its unencrypted key: {error}") from None

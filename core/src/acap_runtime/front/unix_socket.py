@@ -1,4 +1,4 @@
-"""The path of a unix socket, claimed so that no two servers ever serve it and none is left behind."""
+"""Claims the path of a unix socket, so that only one server uses it and no dead socket stays there."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LONGEST_PATH: Final = 107  # bytes, unix(7)
 
 @contextlib.contextmanager
 def claimed_socket(path: Path) -> Iterator[None]:
-    """Hold the lock beside `path`, with no socket at it; whoever holds it may bind. Removes both at the end.
+    """Hold the lock file beside `path`, and make sure that the path is free to bind. Remove both at exit.
 
-    A socket whose server died is removed. Raises `NotReady` naming the process where a living server has it, or
-    where something at `path` is no socket.
+    A socket whose server died is removed. Raises `NotReady` if a running server has the path, naming its process, or if
+    something other than a socket is there.
     """
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise InvalidRequest(f"socket path {path}: expected at most {_LONGEST_PATH} bytes (--socket)")
@@ -35,8 +35,11 @@ def claimed_socket(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def born_with_mode(mode: int) -> Iterator[None]:
-    """Files and sockets made in this context have `mode` from their first moment."""
+def file_creation_mode(mode: int) -> Iterator[None]:
+    """Set the umask so that files and sockets created in this context have `mode` from the start.
+
+    A chmod after the creation would come too late: for a moment others could connect.
+    """
     before = os.umask(~mode & 0o777)
     try:
         yield
@@ -63,7 +66,7 @@ def _lock(lock: Path, path: Path) -> Iterator[None]:
             raise NotReady(
                 f"socket {path} is served by process {holder} already; stop it or choose another --socket"
             ) from None
-        # The holder before us may have removed the file between our open and our lock.
+        # The previous holder may have removed the file after the open above and before the lock.
         if _same_file(descriptor, lock):
             break
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Services as gRPC sees them: their methods, requests parsed, and errors as statuses, which they become here alone."""
+"""Connects services to gRPC: it parses requests, calls methods, and turns errors into statuses. Nothing else does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from acap_runtime.errors import (
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_STATUS: Final = 2000
-"""Bytes of a status message: peers refuse trailers beyond 8 KiB, and every byte that is not ASCII travels as three."""
+"""Bytes of a status message. Peers refuse trailers beyond 8 KiB, and each byte that is not ASCII travels as three."""
 
 STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -50,18 +50,17 @@ STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
 
 
 def status_of(error: BaseException) -> grpc.StatusCode:
-    """The status for an error, looked up along its classes."""
+    """Return the status of an error: that of its class, or of the nearest base class that has one."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), grpc.StatusCode.INTERNAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method of a service: the class of its requests (None for any bytes), and what answers one.
+    """A method that gives one response to each request. `request` is the requests' class; None passes their bytes on.
 
-    `answer` takes a request and the call's context, returns a response, raises `AcapError`. `streams` says that a
-    client may send any number of requests in one call, each of which is answered, in their order; so many are answered
-    `at_once`, and only then is another read. On the wire a unary call is a stream of one message: such a method serves
-    clients of both kinds.
+    `answer` takes a request and the call's context, and returns a response or raises `AcapError`. A method that
+    `streams` takes any number of requests in one call and responds in their order. It works on up to `at_once` of them
+    before it reads another. Unary clients can call it too: on the wire, a unary call is a stream of one message.
     """
 
     request: Any
@@ -72,9 +71,9 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A method of which one request is answered by any number of responses, until the client has enough.
+    """A method that gives any number of responses to one request, until the client ends the call.
 
-    `answer` takes a request and the call's context, yields responses, raises `AcapError`.
+    `answer` takes a request and the call's context, and yields responses or raises `AcapError`.
     """
 
     request: Any
@@ -82,7 +81,7 @@ class Subscription:
 
 
 def unimplemented(reason: str) -> Method:
-    """A method of the protocol that this server does not have."""
+    """Make a method that refuses every request with `reason`."""
 
     async def refuse(_request: Any, _context: Any) -> Any:
         raise Unimplemented(reason)
@@ -91,7 +90,7 @@ def unimplemented(reason: str) -> Method:
 
 
 class Service(Protocol):
-    """A gRPC service by its full name."""
+    """A gRPC service. `name` is its full name, with the package."""
 
     @property
     def name(self) -> str: ...
@@ -101,7 +100,7 @@ class Service(Protocol):
 
 
 def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
-    """What a gRPC server serves."""
+    """Make the handlers of services, for a gRPC server."""
     return tuple(
         grpc.method_handlers_generic_handler(
             service.name, {name: _handler(method) for name, method in service.methods.items()}
@@ -112,34 +111,34 @@ def handlers(services: Iterable[Service]) -> tuple[grpc.GenericRpcHandler[Any, A
 
 def _handler(method: Method | Subscription) -> grpc.RpcMethodHandler[Any, Any]:
     if isinstance(method, Subscription):
-        return grpc.unary_stream_rpc_method_handler(_answering_on(method), response_serializer=_serialised)
+        return grpc.unary_stream_rpc_method_handler(_unary_stream(method), response_serializer=_serialise)
     if method.streams:
-        return grpc.stream_stream_rpc_method_handler(_answering_each(method), response_serializer=_serialised)
-    return grpc.unary_unary_rpc_method_handler(_answering(method), response_serializer=_serialised)
+        return grpc.stream_stream_rpc_method_handler(_stream_stream(method), response_serializer=_serialise)
+    return grpc.unary_unary_rpc_method_handler(_unary_unary(method), response_serializer=_serialise)
 
 
-def _serialised(response: Any) -> bytes:
+def _serialise(response: Any) -> bytes:
     content: bytes = response.SerializeToString()
     return content
 
 
-def _answering(method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
-    """A gRPC handler around a service's method.
+def _unary_unary(method: Method) -> Callable[[bytes, Any], Awaitable[Any]]:
+    """Wrap a method for gRPC.
 
-    It parses the request itself: grpc answers UNKNOWN to bytes that do not parse, and logs a stack for each.
+    The wrapper parses the request itself, since gRPC answers UNKNOWN to bytes that do not parse and logs a traceback.
     """
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await _answer(method, content, context)
-        except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
-            await _refuse(error, context)
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
+            await _abort(error, context)
 
     return answer
 
 
-def _answering_each(method: Method) -> Callable[[Any, Any], AsyncIterator[Any]]:
-    """The same for a stream of requests; what is not answered when the call ends is cancelled."""
+def _stream_stream(method: Method) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    """Wrap a method that streams. Requests without a response are cancelled when the call ends."""
 
     async def answer(contents: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         answers: deque[asyncio.Task[Any]] = deque()
@@ -158,8 +157,8 @@ def _answering_each(method: Method) -> Callable[[Any, Any], AsyncIterator[Any]]:
                         answers.append(asyncio.create_task(_answer(method, content, context)))
                 while answers and answers[0].done():
                     yield answers.popleft().result()
-        except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
-            await _refuse(error, context)
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
+            await _abort(error, context)
         finally:
             for task in (*answers, *([reading] if reading else [])):
                 task.cancel()
@@ -175,20 +174,20 @@ async def _answer(method: Method, content: bytes, context: grpc.aio.ServicerCont
     return await method.answer(_parse(method.request, content), context)
 
 
-def _answering_on(method: Subscription) -> Callable[[bytes, Any], AsyncIterator[Any]]:
-    """The same for one request that is answered on and on."""
+def _unary_stream(method: Subscription) -> Callable[[bytes, Any], AsyncIterator[Any]]:
+    """Wrap a subscription."""
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         try:
             async for response in method.answer(_parse(method.request, content), context):
                 yield response
-        except Exception as error:  # noqa: BLE001 - whatever it is becomes a status
-            await _refuse(error, context)
+        except Exception as error:  # noqa: BLE001 - every error becomes a status
+            await _abort(error, context)
 
     return answer
 
 
-async def _refuse(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+async def _abort(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
     if isinstance(error, AcapError):
         status = status_of(error)
         _LOG.log(logging.ERROR if status is grpc.StatusCode.INTERNAL else logging.DEBUG, "%s: %s", status.name, error)

@@ -1,4 +1,4 @@
-"""Which store ``--parameters`` names."""
+"""Makes the parameter store that ``--parameters`` names."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _LOG = logging.getLogger(__name__)
 
 
 def make_store(settings: Settings, plugins: Plugins, environment: Mapping[str, str] = os.environ) -> Store | None:
-    """The store that the settings name: a camera's for a URL, a plugin's for its name, otherwise a file's.
+    """Make the store that the settings name: a camera's for a URL, a plugin's for its name, otherwise a file's.
 
-    Where they name none: the device's own, if exactly one plugin brings it, otherwise None. Nothing is asked yet. Who
-    takes a store closes it. Raises `NotReady` where there is none of that name.
+    If they name none, make the device's own store if exactly one plugin brings it; otherwise return None. The caller
+    closes the store. Raises `NotReady` if there is no store of that name.
     """
     if settings.parameters is None:
         return _own_store(settings, plugins)
     return _named_store(settings, settings.parameters, plugins, environment)
 
 
-def _named_store(settings: Settings, word: str, plugins: Plugins, environment: Mapping[str, str]) -> Store:
-    if "://" in word:
-        return _vapix_store(word, settings, environment)
-    found = [each for each in plugins.stores() if each.store.name == word]
+def _named_store(settings: Settings, name: str, plugins: Plugins, environment: Mapping[str, str]) -> Store:
+    if "://" in name:
+        return _vapix_store(name, settings, environment)
+    found = [each for each in plugins.stores() if each.store.name == name]
     if len(found) > 1:
-        raise NotReady(f"parameter store {word} is there more than once: {_claimants(found)}")
+        raise NotReady(f"parameter store {name} is there more than once: {_claimants(found)}")
     if found:
         return RemoteStore(found[0], verbose=settings.verbose)
-    path = Path(word)
-    if not path.exists() and "/" not in word:
+    path = Path(name)
+    if not path.exists() and "/" not in name:
         names = ", ".join(sorted(each.store.name for each in plugins.stores())) or "none"
         raise NotReady(
-            f"--parameters {word}: expected a file, https://HOST, or a plugin's store, of which there are here: {names}"
+            f"--parameters {name}: expected a file, https://HOST, or a plugin's store, of which there are here: {names}"
         )
     return FileStore(path)
 

@@ -1,5 +1,6 @@
-"""The device's parameters that override the command line with ``-o``: group ``root.Acapruntime``, as the original has
-it.
+"""Reads the parameters of a device that override the settings with ``-o``.
+
+They are the original's, in the group ``root.Acapruntime``.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from acap_runtime.stores import Store
 _LOG = logging.getLogger(__name__)
 _GROUP: Final = "root.Acapruntime"
 _PACKAGE: Final = Path("/usr/local/packages/acapruntime")
-"""Where the original, installed on a camera, has its certificate."""
+"""The folder of the original, installed on a camera, with its certificate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A parameter of the device that has a say, and the settings that it sets, by field name."""
+    """A parameter of the device, and the settings that it overrides, by field name."""
 
     key: str
     values: Mapping[str, Any]
 
 
 async def read_overrides(settings: Settings, store: Store | None) -> list[Override]:
-    """What the device's parameters say other than `settings`; nothing without ``-o``.
+    """Read the overrides of `settings` from the device's parameters; none without ``-o``.
 
-    A parameter that is absent, or whose value does not parse, says nothing; the latter is logged. Raises what the
-    store raises: a server that was to be as the device says must not start otherwise.
+    A parameter that is absent overrides nothing; one that does not parse is logged and overrides nothing. Raises the
+    error of the store, since a server that is to follow the device must not start without its parameters.
     """
     if not settings.parameters_override:
         return []
@@ -53,7 +54,7 @@ async def read_overrides(settings: Settings, store: Store | None) -> list[Overri
             if settings.parameters is not None:
                 raise NotReady(f"-o: {key} cannot be read: {error}") from None
             _LOG.warning("-o: nothing overrides the command line: %s; --parameters FILE|URL names another store", error)
-            return []  # the device's own store, on a machine that is no such device
+            return []  # the plugin of a device's own store is installed on another machine
         except AcapError as error:
             raise type(error)(f"-o: {key} cannot be read: {error}") from None
         try:
@@ -67,49 +68,49 @@ async def read_overrides(settings: Settings, store: Store | None) -> list[Overri
 
 
 def applied(settings: Settings, overrides: list[Override]) -> Settings:
-    """Settings with what overrides them in its place."""
+    """Return the settings with the overrides in place."""
     for override in overrides:
         settings = dataclasses.replace(settings, **override.values)
     return settings
 
 
 async def overridden(settings: Settings, store: Store | None) -> Settings:
-    """Settings as the device's parameters have them, if ``-o`` was given. Raises as `read_overrides` does."""
+    """Return the settings with the device's overrides in place, which are logged. Raises as `read_overrides` does."""
     overrides = await read_overrides(settings, store)
     for override in overrides:
-        said = ", ".join(f"{name} {value}" for name, value in override.values.items())
-        _LOG.info("-o: %s sets %s", override.key, said)
+        values = ", ".join(f"{name} {value}" for name, value in override.values.items())
+        _LOG.info("-o: %s sets %s", override.key, values)
     return applied(settings, overrides)
 
 
-def _yes(text: str) -> bool:
+def _parse_yes(text: str) -> bool:
     if text.strip() not in {"yes", "no"}:
         raise InvalidRequest(f"expected yes or no, got {quoted(text)}")
     return text.strip() == "yes"
 
 
-def _integer(text: str, expected: str, highest: int) -> int:
+def _parse_integer(text: str, expected: str, highest: int) -> int:
     if not re.fullmatch(r"\s*\d{1,9}\s*", text, re.ASCII) or int(text) > highest:
         raise InvalidRequest(f"expected {expected}, got {quoted(text)}")
     return int(text)
 
 
 def _verbose(text: str, _: Settings) -> dict[str, Any]:
-    return {"verbose": _yes(text)}
+    return {"verbose": _parse_yes(text)}
 
 
 def _port(text: str, _: Settings) -> dict[str, Any]:
-    return {"port": _integer(text, f"an integer from 0 to {HIGHEST_PORT}", HIGHEST_PORT)}
+    return {"port": _parse_integer(text, f"an integer from 0 to {HIGHEST_PORT}", HIGHEST_PORT)}
 
 
 def _tls(text: str, _: Settings) -> dict[str, Any]:
-    # "no" takes away nothing that the command line gave: so in the original.
-    return {"certificate": _PACKAGE / "server.pem", "key": _PACKAGE / "server.key"} if _yes(text) else {}
+    # As in the original, "no" does not turn off the TLS of the command line.
+    return {"certificate": _PACKAGE / "server.pem", "key": _PACKAGE / "server.key"} if _parse_yes(text) else {}
 
 
 def _chip(text: str, settings: Settings) -> dict[str, Any]:
-    # The device knows the chip for inference only; the second -j names the one that converts images.
-    return {"chips": (str(_integer(text, "a chip's number", 10**9)), *settings.chips[1:])}
+    # The parameter is the chip for inference. The second -j, the chip that converts images, stays.
+    return {"chips": (str(_parse_integer(text, "a chip's number", 10**9)), *settings.chips[1:])}
 
 
 _PARAMETERS: Final[Mapping[str, Callable[[str, Settings], dict[str, Any]]]] = {
