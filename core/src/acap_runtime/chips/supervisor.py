@@ -58,9 +58,9 @@ class Worker:
         self.chip = chip
         self.restarts = 0
         self.last_end = ""
-        """How the process ended the last time; empty if it never did."""
+        """The last end of the process, in words; empty if it never ended."""
         self.started_at: float | None = None
-        """When the running process became ready, in seconds since 1970."""
+        """The time at which the running process became ready, in seconds since 1970."""
         self._when_changed = when_changed
         self._when_broken = when_broken
         self._limits = limits
@@ -153,7 +153,7 @@ class Worker:
         self._when_changed()
 
     def holds(self, model: RemoteModel) -> bool:
-        """Whether the worker has this model, or loads it again after a restart."""
+        """Return True if the worker has this model, or loads it again after a restart."""
         return model in self._models
 
     def unload(self, model: RemoteModel) -> None:

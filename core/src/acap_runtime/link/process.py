@@ -49,15 +49,7 @@ class WorkerProcess:
         ours, theirs = Channel.pair()
         ours.set_nonblocking()
         try:
-            # -P keeps the current folder off the import path.
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "acap_runtime.worker", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=_STDERR,
-                start_new_session=True,
-                env={name: value for name, value in os.environ.items() if name not in _SECRETS},
-            )
+            process = await _spawn(theirs)
         except OSError as error:
             ours.close()
             raise Unavailable(f"no process for {label} can be started: {error}") from None
@@ -90,7 +82,7 @@ class WorkerProcess:
 
     @property
     def described_end(self) -> str:
-        """How the process ended, as the predicate of a sentence: ``was killed by SIGSEGV``."""
+        """The end of the process, as the predicate of a sentence: ``was killed by SIGSEGV``."""
         code = self._process.returncode
         if self.kill_reason is not None or code is None:
             return self.kill_reason or "does not end"
@@ -147,6 +139,18 @@ class WorkerProcess:
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+async def _spawn(control: Channel) -> asyncio.subprocess.Process:
+    # -P keeps the current folder off the import path.
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "acap_runtime.worker", str(control.fileno())),
+        pass_fds=(control.fileno(),),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=_STDERR,
+        start_new_session=True,
+        env={name: value for name, value in os.environ.items() if name not in _SECRETS},
+    )
 
 
 async def probe_all(configs: Sequence[tuple[str, Message]], timeout_s: float) -> list[AcapError | None]:

@@ -1,4 +1,4 @@
-"""When a process that died is started again. Back-off, budget and rest of every worker are decided here."""
+"""Decides when a process that died is started again: the back-off, budget and rest of every worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How long a process that died waits for its next start.
+    """The waits between the deaths of a process and its restarts.
 
     After the first death within `window_s` there is no wait. After the second it is `first_delay_s`, and it doubles
     with each further death up to `longest_delay_s`. After `budget` deaths within the window the process rests for
@@ -62,7 +62,7 @@ class RestartBackoff:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the deaths have used up the budget, so that the process rests."""
+        """True if the deaths have used up the budget, so that the process rests."""
         return self._policy.budget is not None and self.deaths >= self._policy.budget
 
     @property

@@ -1,1 +1,1 @@
-"""What the operator sets: options, configuration file, models."""
+"""The operator's settings: options, configuration file, models, cameras."""

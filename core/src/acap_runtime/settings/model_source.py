@@ -1,4 +1,4 @@
-"""What the operator says of a model: its name, where its versions are, and how they are served."""
+"""A model as the operator configures it: its name, the path of its versions, and its options."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _LONGEST_BATCH_DELAY_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class VersionPolicy:
-    """Which of a model's versions are served, as TensorFlow Serving's ServableVersionPolicy has it: the `latest` ones
-    by number, the `specific` ones, or, with neither, all.
+    """The choice of a model's versions to serve: the `latest` ones by number, the `specific` ones, or else all.
+
+    TensorFlow Serving calls this ServableVersionPolicy.
     """
 
     latest: int = 0
     specific: frozenset[int] = frozenset()
 
     def choose(self, versions: Collection[int]) -> list[int]:
-        """Those of `versions` that are served, in rising order."""
+        """Return the `versions` to serve, in rising order."""
         if self.specific:
             return sorted(self.specific.intersection(versions))
         return sorted(versions)[-self.latest :]
@@ -45,9 +46,9 @@ LATEST: Final = VersionPolicy(latest=1)
 class ModelSource:
     """A model, and the name that clients call it by.
 
-    `path` is a file, which is version 1, or a folder with one folder for each version, named by its number, as
-    TensorFlow Serving has it. `options` are the chip's own; `chip`, `instances` and `queue` are None for the server's
-    default. `warm_up` has the files that are run before a version is served; None runs zeros, empty nothing.
+    `path` is a file, which is version 1, or a folder as TensorFlow Serving expects it: with one folder for each
+    version, named by its number. `options` are those of the chip. `chip`, `instances` and `queue` are None for the server's
+    default. `warm_up` lists the files to run before a version is served; None runs zeros, and empty runs nothing.
     """
 
     name: str
@@ -62,13 +63,13 @@ class ModelSource:
     batching: Batching = ALONE
 
     def loads_as(self, other: ModelSource) -> bool:
-        """Whether a version loaded for the one may serve for the other."""
+        """Return True if a version that was loaded for one of the two sources may serve for the other."""
         same = {"versions": self.versions, "labels": self.labels}
         return self == dataclasses.replace(other, **same)  # type: ignore[arg-type]  # both are ours
 
 
 def parse_model(text: str) -> ModelSource:
-    """``PATH`` or ``NAME=PATH``, then any number of ``,OPTION=VALUE``: those of `MODEL_OPTIONS`, and the chip's own.
+    """Parse ``PATH`` or ``NAME=PATH``, then any number of ``,OPTION=VALUE``, of `MODEL_OPTIONS` or of the chip.
 
     Raises `InvalidRequest` naming the option.
     """
@@ -82,7 +83,7 @@ def parse_model(text: str) -> ModelSource:
 
 
 def make_source(name: str, path: str, options: Mapping[str, str]) -> ModelSource:
-    """A model from what is written of it. Raises `InvalidRequest` naming the option."""
+    """Make a model from the texts of its options. Raises `InvalidRequest` naming the option."""
     if not name.isprintable():
         raise InvalidRequest(f"expected a name of printable characters (NAME=PATH), got {name!r:.200}")
     if "\0" in path:
@@ -157,7 +158,7 @@ MODEL_OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "batch": ("rows of calls that may run as one, where the first dimension is open; 1 by default", integer(1, 4096)),
     "batch_delay": ("seconds that a call may wait for others to run with; 0 by default", _batch_delay),
 }
-"""The server's own options of a model: what each means, and how its text is read. All others are the chip's."""
+"""The server's own options of a model: the meaning and the parser of each. All other options are the chip's."""
 
 
 def described(source: ModelSource) -> str:
