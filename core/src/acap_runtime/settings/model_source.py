@@ -47,8 +47,8 @@ class ModelSource:
     """A model, and the name that clients call it by.
 
     `path` is a file, which is version 1, or a folder as TensorFlow Serving expects it: with one folder for each
-    version, named by its number. `options` are those of the chip. `chip`, `instances` and `queue` are None for the server's
-    default. `warm_up` lists the files to run before a version is served; None runs zeros, and empty runs nothing.
+    version, named by its number. `options` are those of the chip. `chip`, `instances` and `queue` are None for the
+    server's default. `warm_up` lists the files to run before a version is served; None runs zeros, empty nothing.
     """
 
     name: str
