@@ -24,8 +24,8 @@ PLUGINS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.to
 PACKAGES = [f"acap_runtime_{folder.name}" for folder in PLUGINS]
 
 LAYERS = [
-    {"errors", "malloc"},
-    {"backend", "chips", "parameters", "option_values", "config_file", "driver_library", "finishing"},
+    {"errors", "malloc", "origins"},
+    {"backend", "chips", "parameters", "option_values", "config_file", "driver_library", "finishing", "surprises"},
     {"camera", "model_source"},
     {"hookspecs", "imaging", "sources", "unix_socket", "proto", "vdo", "repository"},
     {"plugins", "client_regions"},
@@ -132,7 +132,7 @@ def test_every_row_of_the_layers_is_real() -> None:
 
 
 def test_the_package_gives_plugin_authors_the_contract_and_nothing_else() -> None:
-    contract = {"errors", "backend", "camera", "parameters", "hookspecs", "driver_library", "finishing"}
+    contract = {"errors", "backend", "camera", "parameters", "hookspecs", "driver_library", "finishing", "surprises"}
     assert core_imports(CORE_MODULES[""]) <= contract
     names = {name.rpartition(".")[2] for name in imported(CORE_MODULES[""])}
     assert names == set(acap_runtime.__all__)

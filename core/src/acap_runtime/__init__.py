@@ -36,6 +36,7 @@ from acap_runtime.errors import (
 )
 from acap_runtime.hookspecs import hookimpl
 from acap_runtime.parameters import ParameterStore
+from acap_runtime.surprises import log_unexpected, unexpected
 
 __all__ = [
     "IMAGE_FORMATS",
@@ -67,5 +68,7 @@ __all__ = [
     "TensorSpec",
     "Unavailable",
     "hookimpl",
+    "log_unexpected",
     "open_library",
+    "unexpected",
 ]

@@ -35,6 +35,7 @@ from acap_runtime.settings import Settings
 from acap_runtime.stores import Store
 from acap_runtime.stores.choice import make_store
 from acap_runtime.streams import Streams
+from acap_runtime.surprises import log_unexpected
 from acap_runtime.tensors import TensorReader
 from acap_runtime.tls import credentials
 from acap_runtime.unix_socket import born_with_mode, claimed_socket
@@ -268,8 +269,8 @@ async def _follow_hangups(
             _LOG.info("SIGHUP: models are as the settings and the disk have them now")
         except AcapError as error:
             _LOG.error("SIGHUP: the models stay as they are: %s", error)
-        except Exception:  # noqa: BLE001 - the server goes on with what it has
-            _LOG.exception("SIGHUP: unexpected error; the models may be as they were")
+        except Exception as error:  # noqa: BLE001 - the server goes on with what it has
+            log_unexpected(_LOG, "SIGHUP: the models may be as they were", error)
 
 
 async def _until_stopped(

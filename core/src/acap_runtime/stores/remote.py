@@ -12,6 +12,7 @@ from acap_runtime.errors import Busy, DeviceError, Unavailable
 from acap_runtime.plugins import InstalledStore
 from acap_runtime.stores import Store
 from acap_runtime.stores.listing import bare
+from acap_runtime.surprises import unexpected
 from acap_runtime.worker.messages import Channel, Message, unpack_error
 from acap_runtime.worker.process import WorkerProcess
 from acap_runtime.worker.restarts import RecentDeaths, RestartPolicy
@@ -100,7 +101,7 @@ class RemoteStore(Store):
         if error is None:
             self._conversation = task.result()
         elif not isinstance(error, _Resting):
-            self._note_death(f"could not be started: {error}")
+            self._note_death(f"could not be started: {unexpected(error)}")
 
     async def _start(self) -> _Conversation:
         await self._wait_to_restart()
