@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
-"""Two commands for a machine that has Python 3.11 and git: see it work, and run every check.
+"""The commands of this repository, for a machine that has Python 3.11 or newer and git.
 
-    python3 dev.py demo             start the runtime, have it read handwritten digits from pictures and video, stop it
-    python3 dev.py test [ARG ...]   lint, types and all tests, as CI runs them; ARGs go to pytest and leave out the rest
+    python3 dev.py demo              start the runtime, have it read handwritten digits from pictures and video, stop it
+    python3 dev.py test [ARG ...]    lint, types and all tests, as CI runs them; with ARGs, pytest alone
+    python3 dev.py test --oldest     the tests with the oldest versions of everything that the distributions ask for
+    python3 dev.py test --long       all of that, the long tests, and both commands on fresh machines
+    python3 dev.py fresh MACHINE     demo and test on a fresh machine: debian12, debian13, debian-testing, …
+    python3 dev.py release           wheels, source archives and a package index of all distributions, in dist/
 
-Both set up what they need: a virtual environment in .venv, packages from pip, and libraries from apt where this is
-Debian and you are root: libyuv, and for the tests a C compiler, OpenCL and Vulkan in software. Standard library only.
+demo and test set up what they need: a virtual environment in .venv, packages from pip, and libraries from apt where
+this is Debian and you are root: libyuv, and for the tests a C compiler, OpenCL, Vulkan in software and mmdebstrap.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -29,8 +36,14 @@ NEEDED = {
     "demo": [ROOT / "core", *(ROOT / "plugins" / name for name in ("debug", "libyuv", "tflite_cpu"))],
     "test": DISTRIBUTIONS,
 }
+OLDEST_PYTHON = (3, 11)
+OLDEST_VENV = ROOT / ".venv-oldest"
+FRESH = ROOT / "packaging" / "fresh_machine.py"
+FRESH_MACHINES = ["debian12", "debian13", "debian-unstable"]
+"""On which --long runs both commands: the stable releases, and the newest Python."""
 BESIDE = [
-    f"tests/test_{name}.py" for name in ("wheels", "new_plugin", "third_party_chip", "writing_a_plugin", "transport")
+    f"tests/test_{name}.py"
+    for name in ("wheels", "fresh_root", "release", "new_plugin", "third_party_chip", "writing_a_plugin", "transport")
 ]
 """Tests that run beside all others, and take as long: those that install distributions for themselves, and one more."""
 SWIFTSHADER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acap-runtime" / "swiftshader"
@@ -45,20 +58,35 @@ def main() -> int:
     demo.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sheet_help = "where the frames of the video that it read go, as one PNG [%(default)s]"
     demo.add_argument("--sheet", type=Path, default=Path("digits.png"), metavar="PATH", help=sheet_help)
-    commands.add_parser("test", help="lint, types and all tests; further arguments go to pytest")
+    tests = commands.add_parser("test", help="lint, types and all tests; further arguments go to pytest")
+    tests.add_argument("--oldest", action="store_true", help="the tests with the oldest versions of what is asked for")
+    tests.add_argument("--long", action="store_true", help="everything, and fresh machines: an hour and more")
+    commands.add_parser("fresh", help="demo and test on a fresh machine", add_help=False)
+    commands.add_parser("release", help="make wheels, source archives and a package index", add_help=False)
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command != "test":
+    if rest and arguments.command == "demo":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        set_up(arguments.command)
-        if arguments.command == "demo":
-            options = ["--sheet", arguments.sheet.absolute(), *(["--json"] if arguments.json else [])]
-            return run(PYTHON, ROOT / "examples" / "digits" / "demo.py", *options)
-        return test(rest)
+        return perform(arguments, rest)
     except SetUpError as error:
         return complain(str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def perform(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """Do what was asked for; returns the exit code."""
+    if arguments.command == "fresh":
+        return run(sys.executable, FRESH, *rest)
+    set_up("demo" if arguments.command == "demo" else "test")
+    if arguments.command == "demo":
+        options = ["--sheet", arguments.sheet.absolute(), *(["--json"] if arguments.json else [])]
+        return run(PYTHON, ROOT / "examples" / "digits" / "demo.py", *options)
+    if arguments.command == "release":
+        return run(PYTHON, ROOT / "packaging" / "release.py", *rest)
+    if arguments.long:
+        return test_long()
+    return test_oldest(rest) if arguments.oldest else test(rest, long=False)
 
 
 class SetUpError(Exception):
@@ -110,6 +138,8 @@ def install_stand_ins() -> None:
         apt_install("libc6-dev", "the C library's headers are missing")
     if not list(Path("/etc/OpenCL/vendors").glob("*.icd")):
         apt_install("pocl-opencl-icd", "an OpenCL device is missing, on which chip 13 is tested")
+    if not shutil.which("mmdebstrap"):
+        apt_install("mmdebstrap", "mmdebstrap is missing, which makes fresh machines")
     if not list(SWIFTSHADER.rglob("vk_swiftshader_icd.json")):
         unpack_swiftshader()
 
@@ -142,7 +172,7 @@ def apt_install(package: str, problem: str) -> None:
     need(failed, f"apt-get could not install {package}: see its message above")
 
 
-def test(arguments: list[str]) -> int:
+def test(arguments: list[str], *, long: bool) -> int:
     if arguments:
         say("tests")
         return complain("failed: tests") if run(PYTHON, "-m", "pytest", *arguments) else 0
@@ -158,18 +188,68 @@ def test(arguments: list[str]) -> int:
         say(name)
         if run(*command):
             failed.append(name)
-    failed += run_tests()
+    failed += run_tests(long=long)
     return complain(f"failed: {', '.join(failed)}") if failed else 0
 
 
-def run_tests() -> list[str]:
+def test_long() -> int:
+    """Run everything. What fails does not keep the rest from being tried."""
+    steps: dict[str, Callable[[], int]] = {
+        "test": partial(test, [], long=True),
+        "test --oldest": partial(test_oldest, []),
+        **{f"fresh {name}": partial(run, sys.executable, FRESH, name) for name in FRESH_MACHINES},
+    }
+    lines, codes = [], []
+    for name, step in steps.items():
+        started = time.monotonic()
+        codes.append(step())
+        lines.append(f"{name}: {'failed' if codes[-1] else 'passed'} in {time.monotonic() - started:.0f} s")
+    for line in lines:
+        say(line)
+    return int(any(codes))
+
+
+def test_oldest(arguments: list[str]) -> int:
+    """Run the tests of all distributions with the lowest versions that their pyproject.toml allow."""
+    set_up_oldest()
+    folders = ["tests", *(str(path / "tests") for path in DISTRIBUTIONS)]
+    # Those that make environments would resolve them anew, with the newest of everything.
+    apart = [f"--ignore={path}" for path in BESIDE if path != "tests/test_transport.py"]
+    say("tests with the oldest versions")
+    failed = run(OLDEST_VENV / "bin" / "python", "-m", "pytest", *(arguments or [*folders, *apart]))
+    return complain("failed: tests with the oldest versions") if failed else 0
+
+
+def set_up_oldest() -> None:
+    """Make an environment of the lowest versions that are asked for, on the oldest Python."""
+    wanted = ".".join(map(str, OLDEST_PYTHON))
+    python = sys.executable if sys.version_info[:2] == OLDEST_PYTHON else shutil.which(f"python{wanted}")
+    if python is None:
+        raise SetUpError(f"expected Python {wanted} on PATH, the oldest that is supported: its wheels are the oldest")
+    uv = VENV / "bin" / "uv"
+    say(f"setting up {OLDEST_VENV}")
+    need(run(uv, "--quiet", "venv", "--clear", "--python", python, OLDEST_VENV), "no environment could be made")
+    editable = [word for path in DISTRIBUTIONS for word in ("--editable", f"{path}[{','.join(extras(path))}]")]
+    lowest = ["--python", OLDEST_VENV, "--resolution", "lowest-direct", "--group", "pyproject.toml:test"]
+    need(run(uv, "--quiet", "pip", "install", *lowest, *editable), "the lowest versions cannot be had together")
+
+
+def extras(distribution: Path) -> list[str]:
+    """The extras of a distribution, of which the lowest versions count too."""
+    import tomllib  # noqa: PLC0415 - older Pythons do not have it, and shall be told what is expected
+
+    described = tomllib.loads((distribution / "pyproject.toml").read_text())
+    return sorted(described["project"].get("optional-dependencies", {}))
+
+
+def run_tests(*, long: bool) -> list[str]:
     """Run the tests, some of them beside the others; returns the names of what failed."""
     say("tests; some run beside the others, and are shown when they have ended")
+    pytest: list[str] = [str(PYTHON), "-m", "pytest", *(["-m", ""] if long else [])]
     with tempfile.TemporaryFile("w+") as output:
-        command = [str(PYTHON), "-m", "pytest", *BESIDE]
-        beside = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        beside = subprocess.Popen([*pytest, *BESIDE], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
         try:
-            failed = run(PYTHON, "-m", "pytest", *(f"--ignore={path}" for path in BESIDE))
+            failed = run(*pytest, *(f"--ignore={path}" for path in BESIDE))
             beside.wait()
         finally:
             beside.kill()

@@ -1,13 +1,15 @@
-"""Writes what the documents say of chips, cameras and stores out of what the plugins' own tests have shown.
+"""Writes what the documents say of chips, cameras, stores and tested systems out of what tests have shown.
 
     for plugin in plugins/*/; do
         python -m pytest $plugin/tests --compliance-report reports/$(basename $plugin).json
     done
     python docs/build_tables.py reports/*.json
 
-It replaces the tables of README.md and writes docs/chips.md. With --check it writes nothing, and ends with 0 if both
-are what it would write, with 1 and the differences if not, and with 3 if not all tests could be run here. Nothing that
-differs between machines gets into the documents: neither counts nor what only hardware could show.
+It replaces the tables of README.md and writes docs/chips.md. The table of systems comes from docs/machines.json, which
+``python3 dev.py fresh MACHINE --record`` writes. Without reports it makes that table alone. With --check it writes
+nothing, and ends with 0 if both are what it would write, with 1 and the differences if not, and with 3 if not all tests
+could be run here. Nothing that differs between machines gets into the documents: neither counts of what the kit checked
+nor what only hardware could show.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any, Final, TypeAlias
 ROOT: Final = Path(__file__).resolve().parents[1]
 README: Final = ROOT / "README.md"
 CHIPS: Final = ROOT / "docs" / "chips.md"
+MACHINES: Final = ROOT / "docs" / "machines.json"
 INCOMPLETE: Final = 3
 IMAGE_FORMATS: Final = 3
 NEEDS_A_DEVICE: Final = "probing again gives the same answer"
@@ -113,8 +116,20 @@ def readme(text: str, subjects: Sequence[Subject]) -> str:
         for each in subjects
         if each.kind == "camera"
     ]
+    text = systems(text)
     text = replaced(text, "chips", table(["id", "larod's name", "what it does", "package", "tested"], chips))
     return replaced(text, "cameras", table(["camera", "source", "package", "tested"], cameras))
+
+
+def systems(text: str) -> str:
+    """The README with its table of tested systems made anew."""
+    heads = ["system", "Python", "demo and tests", "numpy", "grpcio", "protobuf", "ai-edge-litert", "av", "libyuv"]
+    rows = []
+    for machine in json.loads(MACHINES.read_text()):
+        libraries = machine["libraries"]
+        counts = [f"{step['tests']['passed']} passed" for step in machine["steps"] if step["tests"]]
+        rows.append([machine["system"], machine["python"], *counts, *(libraries[head] for head in heads[3:])])
+    return replaced(text, "systems", table(heads, rows))
 
 
 def replaced(text: str, name: str, content: str) -> str:
@@ -191,11 +206,14 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="what --compliance-report wrote")
+    parser.add_argument("reports", nargs="*", type=Path, metavar="REPORT", help="what --compliance-report wrote")
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     given = parser.parse_args()
-    subjects = subjects_of(given.reports)
-    made = {README: readme(README.read_text(), subjects), CHIPS: chips_page(subjects)}
+    if given.reports:
+        subjects = subjects_of(given.reports)
+        made = {README: readme(README.read_text(), subjects), CHIPS: chips_page(subjects)}
+    else:
+        made = {README: systems(README.read_text())}
     if not given.check:
         for path, text in made.items():
             path.write_text(text)

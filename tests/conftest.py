@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import client_environments
+import environments
 import grpc
 import numpy as np
 import pytest
@@ -61,6 +62,15 @@ def tensorflow_serving_python() -> Path:
 def triton_python() -> Path:
     """The Python that has tritonclient, numpy, and gRPC's health and reflection."""
     return client_environments.triton()
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel of every distribution."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for distribution in environments.DISTRIBUTIONS:
+        environments.build_wheel(distribution, folder)
+    return folder
 
 
 @dataclass

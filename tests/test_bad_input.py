@@ -23,7 +23,7 @@ DIGITS = Path(__file__).parents[1] / "examples" / "digits" / "digits.tflite"
 NOBODY = 65534
 FLOAT, DOUBLE, INT32, UINT8, INT16, INT8, STRING, COMPLEX64, BOOL = 1, 2, 3, 4, 5, 6, 7, 8, 10
 QUINT8, BFLOAT16, UINT16, HALF, RESOURCE = 12, 14, 17, 19, 20
-SURPRISE = re.compile("unexpected error in a call|raised by servicer method")
+SURPRISE = re.compile("a call failed in the server: unexpected|raised by servicer method")
 """What the server, or grpc, logs about an exception that nobody foresaw."""
 
 MODELS = {

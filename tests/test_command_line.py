@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from surprises import surprises
 
 COMMAND = Path(sys.executable).with_name("acapruntime")
 TABLE = {
@@ -117,7 +118,7 @@ class TestFlags:
         assert done.returncode == 0, done.stderr
         assert f"listening on unix://{tmp_path}/s.sock\n" in done.stderr
         assert "without inference" in done.stderr
-        assert "Traceback" not in done.stderr
+        assert not surprises(done.stderr)
 
     def test_a_time_of_zero_is_no_limit_as_in_the_original(self, start_server: Callable[..., Any]) -> None:
         server = start_server("-t", "0", ready=False)
@@ -271,8 +272,9 @@ class TestChips:
         listing = start("chips")
         listing.stdout.close()
         assert listing.wait(60) == 0
-        assert not listing.stderr.read()
-        listing.stderr.close()
+        with listing.stderr as said:
+            # The image converter warns of a faulty libyuv, where the system has one.
+            assert not [line for line in said if " WARNING worker cpu-proc: libyuv" not in line]
 
     def test_the_table_for_people_has_a_row_for_each(self) -> None:
         done = run("chips")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -21,6 +23,18 @@ def test_the_readmes_table_has_every_chip_with_its_name_and_package() -> None:
     rows = re.findall(r"^\| ?(\d*) \| ([\w-]+) \| .* \| `([\w-]+)` \| .+ \|$", README, re.MULTILINE)
     told = {(int(number) if number else None, name, package) for number, name, package in rows}
     assert told == {(chip.id, chip.name, chip.distribution) for chip in CHIPS}
+
+
+def test_the_readme_and_the_classifiers_name_the_systems_on_which_everything_was_run() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    build = import_module("build_tables")
+    assert build.systems(README) == README, "run: python docs/build_tables.py"
+    pythons = {"3." + each["python"].split(".")[1] for each in json.loads(build.MACHINES.read_text())}
+    wanted = sorted(f"Programming Language :: Python :: {python}" for python in pythons)
+    for path in [ROOT / "core" / "pyproject.toml", *(ROOT / "plugins").glob("*/pyproject.toml")]:
+        classifiers = tomllib.loads(path.read_text())["project"]["classifiers"]
+        named = [each for each in classifiers if each.startswith("Programming Language :: Python :: 3.")]
+        assert named == wanted, path
 
 
 def test_every_package_of_the_readme_is_in_this_repository() -> None:

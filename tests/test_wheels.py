@@ -11,18 +11,9 @@ from pathlib import Path
 
 import environments
 import pytest
+from environments import DISTRIBUTIONS
 
 ROOT = Path(__file__).parent.parent
-DISTRIBUTIONS = [ROOT / "core", *sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))]
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel of every distribution."""
-    folder = tmp_path_factory.mktemp("wheels")
-    for distribution in DISTRIBUTIONS:
-        environments.build_wheel(distribution, folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

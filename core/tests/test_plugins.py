@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +47,17 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstallPlugin:
     """Makes a distribution with one module and one entry point, as pip would; they go with the test."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def make(name: str, code: str, *, distribution: str | None = None, address: str | None = None) -> None:
+    def make(
+        name: str, code: str, *, distribution: str | None = None, address: str | None = None, requires: str = ""
+    ) -> None:
         module = f"acap_test_{name}"
         monkeypatch.delitem(sys.modules, module, raising=False)
         (tmp_path / f"{module}.py").write_text(code)
         project = distribution or f"acap-test-{name}"
         info = tmp_path / f"{project.replace('-', '_')}-1.5.dist-info"
         info.mkdir(exist_ok=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project}\nVersion: 1.5\n")
+        lines = ["Metadata-Version: 2.1", f"Name: {project}", "Version: 1.5"]
+        (info / "METADATA").write_text("\n".join([*lines, *([f"Requires-Dist: {requires}"] if requires else [])]))
         points = info / "entry_points.txt"
         before = points.read_text() if points.exists() else "[acap_runtime]\n"
         points.write_text(f"{before}{name} = {address or module}\n")
@@ -173,6 +177,24 @@ def test_a_blocked_plugin_is_not_even_imported(install: InstallPlugin, blocked: 
     assert row("one", plugins).blocked
     assert "--block" in str(row("one", plugins).problem)
     assert row("two", plugins).problem is None
+
+
+def test_a_plugin_for_another_core_is_set_aside_in_words_and_not_imported(install: InstallPlugin) -> None:
+    install("newer", "raise SystemExit('imported')", requires="acap-runtime<9.1,>=9")
+    install("alone", "raise SystemExit('imported')", requires="acap-runtime-that-is-not-there>=1")
+    install("fits", chip(78, "y"), requires="acap-runtime>=0.1.dev0")
+    plugins = discover()
+    problem = f"needs acap-runtime>=9,<9.1, and {version('acap-runtime')} is installed: "
+    assert row("newer", plugins).problem == problem + "pip install --upgrade acap-test-newer"
+    problem = "needs acap-runtime-that-is-not-there>=1, which is not installed: "
+    assert row("alone", plugins).problem == problem + "pip install --upgrade acap-test-alone"
+    assert row("fits", plugins).problem is None
+
+
+def test_a_chip_whose_plugin_is_for_another_core_says_so(install: InstallPlugin) -> None:
+    install("debug", chip(1, "debug-device"), distribution="acap-runtime-debug", requires="acap-runtime>=9")
+    with pytest.raises(NotReady, match=r"debug of acap-runtime-debug is not used: needs acap-runtime>=9, and "):
+        discover().select("1")
 
 
 def test_only_the_chip_that_two_plugins_claim_is_refused(install: InstallPlugin) -> None:

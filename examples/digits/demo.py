@@ -133,7 +133,7 @@ def watch(client: Client, pictures: Mapping[str, Image.Image]) -> dict[str, Seen
 
 def read(name: str, outputs: Mapping[str, np.ndarray], took_s: float) -> Reading:
     scores = outputs["digit"]
-    recognised = int(scores.argmax())
+    recognised = int(np.argmax(scores))
     confidence = float(scores.max()) / 256
     return Reading(recognised, confidence, round(took_s * 1000, 2), name.startswith(f"{recognised}-"))
 

@@ -8,6 +8,7 @@ import itertools
 import sys
 from pathlib import Path
 
+import numpy as np
 from acap_runtime.client import CallFailed, Frame, Prediction, connect
 from PIL import Image
 
@@ -45,7 +46,7 @@ def best(prediction: Prediction) -> tuple[int, float]:
     if len(prediction.outputs) != 1:
         raise ValueError(f"expected a classifier with one output, got {sorted(prediction.outputs)}")
     (scores,) = prediction.outputs.values()
-    return int(scores.argmax()), float(scores.max())
+    return int(np.argmax(scores)), float(scores.max())
 
 
 def save(frame: Frame, path: Path) -> None:

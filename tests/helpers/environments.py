@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+_ROOT = Path(__file__).parents[2]
 _UV = Path(sys.executable).with_name("uv")
+DISTRIBUTIONS = [_ROOT / "core", *sorted(path.parent for path in (_ROOT / "plugins").glob("*/pyproject.toml"))]
 
 
 def build_wheel(distribution: Path, folder: Path) -> Path:

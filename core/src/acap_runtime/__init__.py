@@ -28,6 +28,7 @@ from acap_runtime.contract.camera import (
 from acap_runtime.contract.driver_library import open_library
 from acap_runtime.contract.hookspecs import hookimpl
 from acap_runtime.contract.parameter_store import ParameterStore
+from acap_runtime.contract.unexpected import log_unexpected, unexpected
 from acap_runtime.errors import (
     AcapError,
     Busy,
@@ -75,5 +76,7 @@ __all__ = [
     "TensorSpec",
     "Unavailable",
     "hookimpl",
+    "log_unexpected",
     "open_library",
+    "unexpected",
 ]

@@ -7,7 +7,7 @@ import acap_runtime as acap
 import numpy as np
 import pytest
 from acap_runtime_libyuv import LibyuvBackend
-from acap_runtime_libyuv.backend import Chroma
+from acap_runtime_libyuv.chroma import Chroma
 from acap_runtime_libyuv.library import check, open_library
 
 CONVERSION = acap.Conversion(acap.Image("rgb-interleaved", 64, 48), acap.Image("rgb-planar", 32, 30))

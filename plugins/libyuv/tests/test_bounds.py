@@ -12,7 +12,7 @@ import acap_runtime as acap
 import numpy as np
 import pytest
 from acap_runtime_libyuv import LibyuvBackend
-from acap_runtime_libyuv.backend import Chroma
+from acap_runtime_libyuv.chroma import Chroma
 
 PAGE = mmap.PAGESIZE
 

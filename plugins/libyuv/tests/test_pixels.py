@@ -12,7 +12,7 @@ from acap_runtime.testing.pictures import checkers, noise, waves
 from acap_runtime.testing.processing import Tolerance
 from acap_runtime.testing.reference import Reference
 from acap_runtime_libyuv import LibyuvBackend
-from acap_runtime_libyuv.backend import Chroma
+from acap_runtime_libyuv.chroma import Chroma
 
 Size: TypeAlias = tuple[int, int]
 

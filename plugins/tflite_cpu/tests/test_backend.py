@@ -102,6 +102,17 @@ def test_no_runtime_means_not_ready_and_what_to_install(monkeypatch):
         TfliteCpuBackend().probe()
 
 
+def test_a_runtime_that_does_not_go_with_another_library_is_told_with_that_ones_version(tmp_path, monkeypatch):
+    (tmp_path / "ai_edge_litert").mkdir()
+    (tmp_path / "ai_edge_litert" / "__init__.py").touch()
+    (tmp_path / "ai_edge_litert" / "interpreter.py").write_text("from numpy import nosuch\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    code = "from acap_runtime_tflite_cpu import TfliteCpuBackend as Backend\nBackend().probe()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = rf"unexpected ImportError: .*'nosuch' from 'numpy'.* \(numpy {re.escape(np.__version__)}, called by"
+    assert re.search(rf"no TensorFlow Lite runtime here \(ai_edge_litert: {said}", done.stderr), done.stderr
+
+
 def test_every_machine_gets_the_runtime_that_has_a_wheel_for_it():
     requirements = [Requirement(text) for text in requires("acap-runtime-tflite-cpu")]
 

@@ -33,9 +33,12 @@ def fixture_ramp() -> Callable[[int, int], np.ndarray]:
 def make_clip(tmp_path: Path) -> Callable[..., Path]:
     """Write a clip without loss of the pictures, or of a grey one for each number."""
 
-    def make(name: str, pictures: list[np.ndarray | int], rate: int = RATE, codec: str = "ffv1") -> Path:
+    def make(
+        name: str, pictures: list[np.ndarray | int], rate: int = RATE, codec: str = "ffv1", title: str = ""
+    ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w") as container:
+            container.metadata["title"] = title
             stream = container.add_stream(codec, rate)
             for number, picture in enumerate(pictures):
                 array = np.full((48, 64, 3), picture, np.uint8) if isinstance(picture, int) else picture

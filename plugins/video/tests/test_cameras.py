@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import acap_runtime as acap
@@ -9,7 +11,8 @@ import av
 import numpy as np
 import pytest
 from acap_runtime_video import FileCamera, FilterCamera, RtspCamera, V4l2Camera, acap_runtime_cameras
-from acap_runtime_video.source import without_credentials
+from acap_runtime_video.decoder import Decoder
+from acap_runtime_video.source import Source, without_credentials
 
 NV12 = acap.StreamSettings("nv12", 64, 48, 25)
 
@@ -48,6 +51,31 @@ def test_one_kind_at_most_claims_a_source_by_its_text(source: str, kind: str | N
 def test_a_working_source_passes_its_probe(ramp_clip: Path) -> None:
     FileCamera().probe(str(ramp_clip))
     FilterCamera().probe("lavfi:testsrc2=size=64x48:rate=25")
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.mp4", "clip.avi"])
+def test_a_clip_whose_title_is_not_utf8_plays(make_clip: Callable[..., Path], name: str) -> None:
+    path = make_clip(name, [0, 100, 200], codec="libx264", title="some letters")
+    path.write_bytes(path.read_bytes().replace(b"letters", b"l\xe9tt\xebrs"))
+    picture = np.full(NV12.picture.shape[1:], 7, np.uint8)
+    stream = FileCamera().open(str(path), NV12)
+    stream.read(picture)
+    stream.close()
+    assert picture[0, 0] != 7
+
+
+def test_what_av_did_not_expect_is_told_in_one_line_with_its_version(
+    ramp_clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    decoder = Decoder(Source("rtsp://root:secret@camera", str(ramp_clip), "a file", options={"no text": 3}))
+    whose = f"av {av.__version__}, called by acap-runtime-video {version('acap-runtime-video')}"
+    told = rf"rtsp://\*\*\*@camera: decoding failed: unexpected TypeError: .* \({re.escape(whose)}, opening\.py:\d+\)"
+    with pytest.raises(acap.Unavailable) as caught:
+        decoder.newest()
+    assert re.fullmatch(told, str(caught.value))
+    (record,) = (each for each in caplog.records if each.levelname == "ERROR")
+    assert re.fullmatch(told, record.getMessage())
+    assert record.exc_info is None
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

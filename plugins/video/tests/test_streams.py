@@ -13,6 +13,7 @@ import acap_runtime as acap
 import av
 import numpy as np
 import pytest
+from acap_runtime.testing.lateness import Lateness
 from acap_runtime_video import FileCamera, FilterCamera
 
 BARS = "lavfi:testsrc2=size=320x240:rate=25"
@@ -170,14 +171,17 @@ def test_the_frame_rate_is_the_streams(source_rate: int, rate: int, distinct: tu
     source = f"lavfi:testsrc2=size=64x48:rate={source_rate}"
     with opened(FilterCamera(), source, acap.StreamSettings("nv12", 64, 48, rate)) as read:
         read()
-        start = time.monotonic()
-        times = [read().captured_ns for _ in range(50)]
-        assert time.monotonic() - start == pytest.approx(50 / rate, rel=0.05)
-        age = (time.monotonic_ns() - times[-1]) / 1e9
+        with Lateness() as lateness:
+            start = time.monotonic()
+            times = [read().captured_ns for _ in range(50)]
+            took = time.monotonic() - start
+            age = (time.monotonic_ns() - times[-1]) / 1e9
+    assert 50 / rate * 0.95 <= took <= 50 / rate * 1.05 + lateness.total_s
     assert all(one < other for one, other in pairwise(times))
-    # A picture that is given again is a nanosecond younger.
-    assert distinct[0] <= len({taken // 1000 for taken in times}) <= distinct[1]
-    assert 0 <= age < 2 / source_rate
+    # A picture that is given again is a nanosecond younger. A busy machine loses pictures, or sees more of them.
+    missed = lateness.total_s * source_rate
+    assert distinct[0] - missed <= len({taken // 1000 for taken in times}) <= distinct[1] + missed
+    assert 0 <= age < 2 / source_rate + lateness.total_s
 
 
 def test_a_reader_that_was_late_gets_the_newest_frame_and_no_burst() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from acap_runtime.cli import cameras, chips, config, models, new_plugin, plugins
 from acap_runtime.cli.doctor import command as doctor
 from acap_runtime.cli.predict import command as predict
 from acap_runtime.cli.verify import command as verify
+from acap_runtime.contract.unexpected import log_traceback, unexpected
 from acap_runtime.errors import AcapError
 
 _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = MappingProxyType(
@@ -48,3 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who reads our output has read enough (head, a pager): nothing to report, also not when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # noqa: BLE001 - one line is what an operator can use; the rest is for who asks
+        print(f"acapruntime: error: {unexpected(error)}", file=sys.stderr)  # noqa: T201
+        if os.environ.get("ACAPRUNTIME_VERBOSE", "").casefold() in ("1", "yes", "true", "on"):
+            logging.basicConfig(level=logging.DEBUG)  # commands other than serve have no log of their own
+        log_traceback(logging.getLogger(__name__), "where that was", error)
+        return 1

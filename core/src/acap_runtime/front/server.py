@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from acap_runtime.contract.unexpected import log_unexpected
 from acap_runtime.errors import AcapError, Unavailable
 from acap_runtime.front.listening import listening
 from acap_runtime.front.wiring import Parts, make_grpc_server, make_parts, make_services
@@ -169,5 +170,5 @@ class _Server:
                 _LOG.info("SIGHUP: models are as the settings and the disk have them now")
             except AcapError as error:
                 _LOG.error("SIGHUP: the models stay as they are: %s", error)
-            except Exception:  # noqa: BLE001 - the server goes on with what it has
-                _LOG.exception("SIGHUP: unexpected error; the models may be as they were")
+            except Exception as error:  # noqa: BLE001 - the server goes on with what it has
+                log_unexpected(_LOG, "SIGHUP: the models may be as they were", error)

@@ -18,6 +18,7 @@ import numpy as np
 
 from acap_runtime.contract.backend import Conversion, Crop, Image, Quantisation, TensorSpec
 from acap_runtime.contract.camera import StreamSettings
+from acap_runtime.contract.unexpected import unexpected
 from acap_runtime.errors import (
     AcapError,
     Busy,
@@ -111,15 +112,14 @@ class Channel:
 
 def pack_error(error: BaseException) -> list[str]:
     """An exception as a message carries it. What a plugin did not mean to raise becomes a `DeviceError`."""
+    if not isinstance(error, AcapError):
+        return [DeviceError.__name__, unexpected(error)]
     text = str(error)[:_LONGEST_ERROR]
     # The front knows core's errors only: a plugin's own subclass travels as the one it is derived from.
     for kind in type(error).__mro__:
         if kind in _ERRORS.values():
             return [kind.__name__, text]
-    return [
-        DeviceError.__name__,
-        text if isinstance(error, AcapError) else f"unexpected {type(error).__name__}: {text}",
-    ]
+    return [DeviceError.__name__, text]
 
 
 def unpack_error(packed: Sequence[str]) -> AcapError:

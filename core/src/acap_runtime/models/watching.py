@@ -11,7 +11,7 @@ from typing import Final
 
 from watchfiles import Change, awatch
 
-from acap_runtime.errors import AcapError
+from acap_runtime.contract.unexpected import log_unexpected
 from acap_runtime.models.catalogue import Catalogue
 
 _LOG = logging.getLogger(__name__)
@@ -90,8 +90,7 @@ class Watcher:
         if refresh.cancelled():
             return
         if (error := refresh.exception()) is not None:
-            expected = isinstance(error, AcapError)
-            _LOG.error("a change of model files is not followed: %s", error, exc_info=None if expected else error)
+            log_unexpected(_LOG, "a change of model files is not followed", error)
         if self._missed:
             self._missed = False
             self._refresh()

@@ -1,6 +1,7 @@
 """Which plugins are installed, what each brings, and which of them drives the chip, camera or store that was asked for.
 
 A plugin that cannot be imported, or whose hooks are wrong, is set aside with the reason; it never stops the others.
+One that needs another version of the core than this is not even imported.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from acap_runtime.contract.camera import Camera
 from acap_runtime.contract.parameter_store import ParameterStore
 from acap_runtime.errors import InvalidRequest, NotReady, redacted
 from acap_runtime.plugins.larod_chips import CHIPS, LIBYUV, NO_CHIP, Chip, words
+from acap_runtime.plugins.requirement import check_requirements
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """An entry point in group ``acap_runtime``. `problem` says why it is not used; then it brings nothing."""
+    """An entry point in group ``acap_runtime``. `problem` says why it is not used; then it brings nothing.
+
+    `requires` is what its distribution says that it needs, ours and others'.
+    """
 
     name: str
     distribution: str
@@ -40,6 +45,7 @@ class Plugin:
     brings: Contribution = Contribution()
     problem: str | None = None
     blocked: bool = False
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +148,12 @@ def _check_identity(backend: object) -> None:
 
 
 def discover(blocked: Collection[str] = ()) -> Plugins:
-    """Find and import every installed plugin, except those whose plugin or distribution name is in `blocked`."""
+    """Find and import every installed plugin, except those whose plugin or distribution name is in `blocked`, and
+    those that need another version of the core or of another plugin.
+    """
     points, broken = _entry_points()
-    points.sort(key=lambda point: (point.name, point.dist.name if point.dist else ""))
-    return Plugins((*(_load(point, blocked) for point in points), *broken))
+    found = sorted(map(_described, points), key=lambda plugin: (plugin.name, plugin.distribution))
+    return Plugins((*(_load(plugin, blocked) for plugin in found), *broken))
 
 
 def _entry_points() -> tuple[list[EntryPoint], list[Plugin]]:
@@ -164,11 +172,21 @@ def _entry_points() -> tuple[list[EntryPoint], list[Plugin]]:
         return points, broken
 
 
-def _load(point: EntryPoint, blocked: Collection[str]) -> Plugin:
-    distribution, version = (point.dist.name, point.dist.version) if point.dist else ("unknown", "unknown")
-    plugin = Plugin(point.name, distribution, version, point.value)
+def _described(point: EntryPoint) -> Plugin:
+    if point.dist is None:
+        return Plugin(point.name, "unknown", "unknown", point.value)
+    metadata = point.dist.metadata  # read from its file, and parsed, whenever it is asked for
+    requires = tuple(metadata.get_all("Requires-Dist", []))
+    return Plugin(point.name, metadata["Name"], metadata["Version"], point.value, requires=requires)
+
+
+def _load(plugin: Plugin, blocked: Collection[str]) -> Plugin:
     if plugin.name in blocked or plugin.distribution in blocked:
         return replace(plugin, problem="blocked by --block", blocked=True)
+    try:
+        check_requirements(plugin.distribution, plugin.requires)
+    except NotReady as error:
+        return replace(plugin, problem=str(error))
     try:
         return replace(plugin, brings=load_plugin(plugin.address))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may fail in any way; its row says how

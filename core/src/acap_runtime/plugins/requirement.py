@@ -1,64 +1,60 @@
-"""Whether an installed plugin asks for the core that is here, as far as its metadata tells in plain numbers."""
+"""Whether what a plugin's distribution needs of ours, the core and other plugins, is installed in a version that fits.
+
+pip sees to that where it installs a plugin. It does not where it was told not to (``--no-deps``), nor to the plugins
+that are there already when the core alone is upgraded or downgraded.
+"""
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
-from types import MappingProxyType
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from acap_runtime.errors import NotReady
 
-_CORE: Final = "acap-runtime"
-_REQUIREMENT: Final = re.compile(
-    r"(?P<name>[A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?(?P<clauses>[^;)]*)\)?\s*(?P<marker>;.*)?"
-)
-_CLAUSE: Final = re.compile(r"(?P<relation>>=|<=|==|!=|>|<)\s*(?P<version>\d+(?:\.\d+)*)")
-_PLAIN: Final = re.compile(r"\d+(?:\.\d+)*")
-_RELATIONS: Final[Mapping[str, Callable[[tuple[int, ...], tuple[int, ...]], bool]]] = MappingProxyType(
-    {">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
-)
+_OURS: Final = re.compile(r"acap[-_.]+runtime(?![a-z0-9])", re.IGNORECASE)
 
 
-def check_requirement(distribution: str) -> str | None:
-    """Say how a distribution's requirement fits this core; None where this cannot be told from plain numbers.
+def check_requirements(distribution: str, lines: Iterable[str]) -> list[str]:
+    """Say which version is here of everything of ours that a distribution needs: `lines` are its ``Requires-Dist``.
 
-    Raises `NotReady` with the requirement, the core's version and what to do where they do not fit.
+    Raises `NotReady` with what is needed, what is here and what to do; nothing else, however odd the metadata are.
     """
+    # Whichever of the two is the old one: pip brings with a plugin what the plugin needs.
+    remedy = f"pip install --upgrade {distribution}"
+    said = []
+    for line in lines:
+        if not _OURS.match(line.strip()):
+            continue
+        try:
+            needed, here, fits = _judged(line)
+        except (KeyError, TypeError, ValueError) as error:
+            why = str(error).partition("\n")[0]  # what follows points into the line
+            raise NotReady(f"its requirement {line!r} cannot be judged: {why}; {remedy}") from error
+        if not fits:
+            is_here = "which is not installed" if here is None else f"and {here} is installed"
+            raise NotReady(f"needs {needed}, {is_here}: {remedy}")
+        if needed:
+            said.append(f"needs {needed}, and {here} is installed")
+    return said
+
+
+def _judged(line: str) -> tuple[str, str | None, bool]:
+    """What one line asks for, the version of it that is here, and whether that fits. It asks for nothing where it is
+    about another machine, or about an extra.
+    """
+    from packaging.requirements import Requirement  # noqa: PLC0415 - it takes 10 ms, and workers do without
+    from packaging.utils import canonicalize_name  # noqa: PLC0415
+
+    needed = Requirement(line)
+    if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+        return "", None, True
+    # Reversed, a range reads as people write it: >=0.1,<0.2.
+    text = canonicalize_name(needed.name) + ",".join(sorted(map(str, needed.specifier), reverse=True))
     try:
-        wanted = [clauses for line in requires(distribution) or () if (clauses := _clauses(line)) is not None]
+        here = version(needed.name)
     except PackageNotFoundError:
-        return None
-    here = version(_CORE)
-    fits = [_fits(clause.strip(), here) for clauses in wanted for clause in clauses.split(",")]
-    text = f"{_CORE}{','.join(wanted)}"
-    if False in fits:
-        raise NotReady(
-            f"{distribution} requires {text}, and this is {here}: pip install --upgrade {distribution}, or "
-            f"pip install '{text}'"
-        )
-    return f"requires {text}, this is {here}" if fits and None not in fits else None
-
-
-def _clauses(line: str) -> str | None:
-    """What one line of requirements says of the core; None where it is about something else, or not always."""
-    found = _REQUIREMENT.fullmatch(line.strip())
-    if found is None or found["marker"] or re.sub(r"[-_.]+", "-", found["name"]).lower() != _CORE:
-        return None
-    return found["clauses"].replace(" ", "")
-
-
-def _fits(clause: str, here: str) -> bool | None:
-    found = _CLAUSE.fullmatch(clause)
-    if found is None or _PLAIN.fullmatch(here) is None:
-        return None
-    one, other = _numbers(here), _numbers(found["version"])
-    length = max(len(one), len(other))
-    padded = (numbers + (0,) * (length - len(numbers)) for numbers in (one, other))
-    return _RELATIONS[found["relation"]](*padded)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(".")))
+        return text, None, False
+    # Whoever installed a pre-release wants it used.
+    return text, here, needed.specifier.contains(here, prereleases=True)

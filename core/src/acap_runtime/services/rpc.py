@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from acap_runtime.contract.unexpected import log_unexpected, unexpected
 from acap_runtime.errors import (
     AcapError,
     AlreadyExists,
@@ -192,8 +193,8 @@ async def _abort(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) 
         status = status_of(error)
         _LOG.log(logging.ERROR if status is grpc.StatusCode.INTERNAL else logging.DEBUG, "%s: %s", status.name, error)
         await context.abort(status, _status_message(str(error)))
-    _LOG.error("unexpected error in a call", exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "unexpected error in the server; its log says more")
+    log_unexpected(_LOG, "a call failed in the server", error)
+    await context.abort(grpc.StatusCode.INTERNAL, _status_message(unexpected(error)))
 
 
 def _parse(request_type: Any, content: bytes) -> Any:

@@ -8,6 +8,7 @@ import logging
 import time
 from typing import Any
 
+from acap_runtime.contract.unexpected import unexpected
 from acap_runtime.errors import Busy, DeviceError, Unavailable
 from acap_runtime.link.messages import Channel, Message, unpack_error
 from acap_runtime.link.process import LONGEST_DEATH_S, WorkerProcess
@@ -101,7 +102,7 @@ class RemoteStore(Store):
         if error is None:
             self._conversation = task.result()
         elif not isinstance(error, _Resting):
-            self._note_death(f"could not be started: {error}")
+            self._note_death(f"could not be started: {unexpected(error)}")
 
     async def _start(self) -> _Conversation:
         await self._wait_to_restart()

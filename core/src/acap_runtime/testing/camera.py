@@ -43,6 +43,7 @@ from acap_runtime.testing.discovery import (
     require_ready,
 )
 from acap_runtime.testing.held import Held
+from acap_runtime.testing.lateness import Lateness
 
 _WHERE = "probe or open"
 _MARGIN = 4096
@@ -263,14 +264,14 @@ class CameraContract(Contract):
             # The first ones may wait together while the source starts.
             for _ in range(_READS):
                 stream.read(picture)
-            started = time.monotonic()
-            for _ in range(self.framerate):
-                stream.read(picture)
-            took = time.monotonic() - started
-        rate = self.framerate / took
-        assert abs(rate / self.framerate - 1) <= 0.1, (  # noqa: PLR2004
-            f"{format_settings}: {self.framerate} frames take {took:.2f} s, which is {rate:.1f} per second: expected "
-            f"{self.framerate}, within 10 %"
+            with Lateness() as lateness:
+                started = time.monotonic()
+                for _ in range(self.framerate):
+                    stream.read(picture)
+                took = time.monotonic() - started
+        assert 1 / 1.1 <= took <= 1 / 0.9 + lateness.total_s, (
+            f"{format_settings}: {self.framerate} frames take {took:.2f} s, which is {self.framerate / took:.1f} per "
+            f"second: expected {self.framerate}, within 10 % (this machine was busy for {lateness.total_s:.2f} s)"
         )
 
     @pytest.mark.usefixtures("ready")

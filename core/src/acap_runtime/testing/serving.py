@@ -47,6 +47,7 @@ _MARK = "ACAP_COMPLIANCE_SERVER"
 _SOCKET = "socket"
 _POLL_S = 0.02
 _STOP_S = 20.0
+_LAST_WORDS_S = 2.0
 _LINGER_S = 2.0
 _LOG_END = 4000
 
@@ -151,6 +152,10 @@ class _Server:
                 self._fail(f"the client has no answer within {self._timeout_s:g} s")
             time.sleep(_POLL_S)
         if client.returncode:
+            # A server that cannot start first answers the calls that wait, and then ends.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_WORDS_S)
+            self._check_it_runs()
             self._fail(f"Predict over a socket fails: {self._end_of('client.log').strip()}")
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from acap_runtime.contract.camera import StreamSettings
+from acap_runtime.contract.unexpected import log_unexpected, unexpected
 from acap_runtime.errors import AcapError, InvalidRequest, NotFound, NotReady, Unavailable
 from acap_runtime.link.messages import pack_settings
 from acap_runtime.link.process import LONGEST_DEATH_S, WorkerProcess, probe_all
@@ -122,8 +123,8 @@ class CameraWorker:
             except (AcapError, OSError) as problem:
                 error = problem if isinstance(problem, AcapError) else Unavailable(f"{self.camera}: {problem}")
             except Exception as problem:  # noqa: BLE001 - after a bug in this program too, the camera is opened again
-                _LOG.exception("unexpected error in following %s", self.camera)
-                error = Unavailable(f"{self.camera}: unexpected {type(problem).__name__}; the server's log says more")
+                log_unexpected(_LOG, f"{self.camera} was lost", problem)
+                error = Unavailable(f"{self.camera}: {unexpected(problem)}")
             if not isinstance(error, InvalidRequest):
                 self.failures += 1
                 self.last_error = str(error)

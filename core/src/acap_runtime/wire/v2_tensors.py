@@ -180,7 +180,10 @@ def _contents(label: str, datatype: str, dtype: np.dtype[Any], shape: tuple[int,
     if not field or any(each != field for each in filled):
         expected = f"contents.{field}, or in raw_input_contents" if field else "raw_input_contents"
         raise InvalidRequest(f"{label}: expected {datatype} in {expected}, got {' and '.join(filled) or 'none'}")
-    values = np.asarray(getattr(contents, field))
+    # Left to choose, numpy 1 takes floating point for what is beyond int64.
+    values = np.asarray(
+        getattr(contents, field), {"i": np.dtype(np.int64), "u": np.dtype(np.uint64)}.get(dtype.kind, dtype)
+    )
     if len(values) != prod(shape):
         raise InvalidRequest(
             f"{label}: expected {prod(shape)} elements for {datatype} {list(shape)}, got {len(values)} in {field}"

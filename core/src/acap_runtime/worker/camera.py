@@ -13,6 +13,7 @@ import numpy as np
 
 from acap_runtime.contract.backend import Array
 from acap_runtime.contract.camera import Camera, Frame, Stream, StreamSettings
+from acap_runtime.contract.unexpected import log_unexpected
 from acap_runtime.errors import AcapError, DeviceError, NotReady
 from acap_runtime.link.messages import Channel, pack_error, unpack_settings
 from acap_runtime.link.ring import RingLayout, picture_array
@@ -42,7 +43,7 @@ def _serve_capture(camera: Camera, source: str, message: Mapping[str, Any], chan
         _LOG.debug("nobody wants %s any more: %s", settings, error)
     except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
         if not isinstance(error, AcapError):
-            _LOG.error("unexpected error in a stream", exc_info=error)
+            log_unexpected(_LOG, "a stream failed", error)
         with contextlib.suppress(OSError):
             channel.send({"error": pack_error(error)})
         channel.hang_up()
@@ -122,7 +123,7 @@ class _Capture:
 
 def _checked_stream(stream: object) -> Stream:
     if not isinstance(stream, Stream):
-        raise TypeError(f"the plugin's open returned {stream!r}; expected a Stream")
+        raise DeviceError(f"the plugin's open returned {stream!r}; expected a Stream")
     return stream
 
 
@@ -147,4 +148,4 @@ def _close(stream: Stream) -> None:
     try:
         stream.close()
     except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other streams go on
-        _LOG.error("a stream could not be closed", exc_info=error)
+        log_unexpected(_LOG, "a stream could not be closed", error)

@@ -19,12 +19,14 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
+from acap_runtime.contract.unexpected import log_traceback
 from acap_runtime.link.malloc import keep_large_buffers
 from acap_runtime.link.messages import Channel, pack_error
 from acap_runtime.worker.camera import open_camera
 from acap_runtime.worker.chip import open_chip
 from acap_runtime.worker.store import open_store
 
+_LOG = logging.getLogger(__name__)
 _UNLOAD_TIME_S: Final = 2.0
 _PR_SET_PDEATHSIG: Final = 1
 _KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Callable[[Mapping[str, Any], Channel], None]]]] = (
@@ -45,6 +47,7 @@ def main(control_descriptor: int) -> NoReturn:
     try:
         serve = _KINDS[config["kind"]](config)
     except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the reason why it is not ready
+        log_traceback(_LOG, "it is not ready", error)
         _say(control, {"error": pack_error(error)})
         os._exit(0)
     _say(control, {"ready": True})

@@ -21,6 +21,7 @@ import numpy as np
 
 from acap_runtime.contract.backend import Array, Backend, InferenceBackend, Model, ProcessingBackend, TensorSpec
 from acap_runtime.contract.conversions import read_conversion
+from acap_runtime.contract.unexpected import log_unexpected
 from acap_runtime.errors import AcapError, DeviceError, NotReady, TooLate
 from acap_runtime.link.malloc import give_back_freed
 from acap_runtime.link.messages import Channel, pack_error, pack_spec, unpack_conversion
@@ -54,7 +55,7 @@ def _serve_model(backend: Backend, message: Mapping[str, Any], channel: Channel)
             side: [pack_spec(spec) for spec in getattr(model, side)] for side in ("inputs", "outputs")
         }
     except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
-        _log_unexpected("load", error)
+        _log_unexpected("a model could not be loaded", error)
         word = {"error": pack_error(error)}
     try:
         channel.send(word)
@@ -111,9 +112,9 @@ class _Instance:
         try:
             while (received := self._channel.receive()) is not None:
                 self._answer(model, *received)
-        except BaseException:  # noqa: BLE001 - the process ends
+        except BaseException as error:  # noqa: BLE001 - the process ends
             # Calls would wait for an instance that is no more: a new process is better than half of one.
-            _LOG.exception("an instance ends")
+            log_unexpected(_LOG, "an instance ends", error)
             os._exit(1)
         for each in (*self._conversions.models(), model):
             _close(each)
@@ -128,7 +129,7 @@ class _Instance:
         try:
             reply, larger = self._run(model, message)
         except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
-            _log_unexpected("run", error)
+            _log_unexpected("a run failed", error)
             reply, larger = {"error": pack_error(error)}, None
         reply["call"] = message["call"]
         try:
@@ -213,19 +214,19 @@ def _close(model: Model) -> None:
     try:
         model.close()
     except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other models go on
-        _LOG.error("a model could not be closed", exc_info=error)
+        log_unexpected(_LOG, "a model could not be closed", error)
 
 
 def _checked_model(model: object) -> Model:
     if not isinstance(model, Model):
-        raise TypeError(f"the plugin returned {model!r}; expected a Model")
+        raise DeviceError(f"the plugin returned {model!r}; expected a Model")
     for side in ("inputs", "outputs"):
         specs = getattr(model, side, None)
         if not isinstance(specs, tuple) or not all(isinstance(spec, TensorSpec) for spec in specs):
-            raise TypeError(f"the plugin's model.{side}: expected a tuple of TensorSpec, got {specs!r}")
+            raise DeviceError(f"the plugin's model.{side}: expected a tuple of TensorSpec, got {specs!r}")
         names = [spec.name for spec in specs]
         if len(set(names)) != len(names):
-            raise TypeError(f"the plugin's model.{side}: expected unique names, got {names}")
+            raise DeviceError(f"the plugin's model.{side}: expected unique names, got {names}")
     return model
 
 
@@ -247,6 +248,6 @@ def _checked_outputs(specs: Sequence[TensorSpec], result: object, wanted: Collec
     return outputs
 
 
-def _log_unexpected(action: str, error: BaseException) -> None:
+def _log_unexpected(what: str, error: BaseException) -> None:
     if not isinstance(error, AcapError):
-        _LOG.error("unexpected error in %s", action, exc_info=error)
+        log_unexpected(_LOG, what, error)

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from acap_runtime.contract.parameter_store import ParameterStore
-from acap_runtime.errors import AcapError, DeviceError, NotReady
+from acap_runtime.contract.unexpected import log_unexpected
+from acap_runtime.errors import AcapError, DeviceError, NotReady, quoted
 from acap_runtime.link.messages import Channel, pack_error
 from acap_runtime.plugins.installed import load_plugin
 
@@ -42,7 +43,7 @@ def _answer(store: ParameterStore, key: str) -> dict[str, Any]:
         value: object = store.get(key)
     except BaseException as error:  # noqa: BLE001 - the front is told, whatever a plugin raises
         if not isinstance(error, AcapError):
-            _LOG.error("unexpected error in reading %s", key, exc_info=error)
+            log_unexpected(_LOG, f"parameter {quoted(key)} could not be read", error)
         return {"error": pack_error(error)}
     if value is not None and not isinstance(value, str):
         return {"error": pack_error(DeviceError(f"the plugin's store gave {type(value).__name__}; expected a str"))}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Final, Literal, get_args
+from typing import Final
 
 import acap_runtime as acap
 
-Chroma = Literal["larod", "full"]
-"""How colour is scaled: ``larod`` scales 4:2:0 planes as larod does, ``full`` scales a colour for every pixel."""
-
-CHROMAS: Final[tuple[Chroma, ...]] = get_args(Chroma)
+from acap_runtime_libyuv.chroma import CHROMAS, Chroma
 
 CHROMA_VARIABLE: Final = "ACAPRUNTIME_LIBYUV_CHROMA"
 
@@ -33,13 +30,13 @@ class LibyuvBackend(acap.ProcessingBackend):
         self._chroma = chroma
 
     def probe(self) -> None:
-        from acap_runtime_libyuv.library import open_library  # noqa: PLC0415  # brings cffi
+        from acap_runtime_libyuv.faults import functions_to_avoid  # noqa: PLC0415  # brings cffi
 
         self._chosen_chroma()
-        open_library()
+        functions_to_avoid()
 
     def prepare(self, conversion: acap.Conversion) -> acap.Model:
-        from acap_runtime_libyuv.conversion import LibyuvModel  # noqa: PLC0415  # brings cffi
+        from acap_runtime_libyuv.model import LibyuvModel  # noqa: PLC0415  # brings cffi
 
         for image in (conversion.input, conversion.output):
             if max(image.width, image.height) > LARGEST_SIDE:

@@ -1,17 +1,15 @@
-"""A conversion as a chain of libyuv calls, planned once."""
+"""A conversion as a chain of steps, and the functions of libyuv that take them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 import acap_runtime as acap
-import numpy as np
 
-from acap_runtime_libyuv.backend import Chroma
+from acap_runtime_libyuv.chroma import Chroma
 from acap_runtime_libyuv.declarations import BILINEAR
-from acap_runtime_libyuv.library import check, ffi, open_library
-from acap_runtime_libyuv.picture import LAYOUTS, PLANES, Layout, Picture, nbytes, picture_in
+from acap_runtime_libyuv.picture import LAYOUTS, PLANES, Layout, Picture, is_rgb
 
 FUNCTIONS: Final[dict[tuple[Layout, Layout], str]] = {
     ("nv12", "i420"): "NV12ToI420",
@@ -26,6 +24,9 @@ FUNCTIONS: Final[dict[tuple[Layout, Layout], str]] = {
     ("planar", "raw"): "MergeRGBPlane",
 }
 SCALERS: Final[dict[Layout, str]] = {"i420": "I420Scale", "argb": "ARGBScale"}
+COPY: Final = "CopyPlane"
+MOVES: Final = frozenset((COPY, *(name for pair, name in FUNCTIONS.items() if is_rgb(pair[0]) == is_rgb(pair[1]))))
+"""Functions that only move bytes, which `picture.move` does as well."""
 
 
 def route(source: Layout, target: Layout) -> list[Layout]:
@@ -54,45 +55,22 @@ def chain(conversion: acap.Conversion, chroma: Chroma) -> Iterator[tuple[Layout,
         yield layout, output.width, output.height
 
 
-class LibyuvModel(acap.Model):
-    """One conversion with its buffers."""
+def function_for(source: Picture, target: Picture) -> str:
+    """Name the function that takes the step from one picture to the next."""
+    if source.layout != target.layout:
+        return FUNCTIONS[source.layout, target.layout]
+    same = (source.width, source.height) == (target.width, target.height)
+    return COPY if same else SCALERS[target.layout]
 
-    def __init__(self, conversion: acap.Conversion, chroma: Chroma) -> None:
-        self.inputs, self.outputs = conversion.inputs, conversion.outputs
-        self._library = open_library()
-        self._conversion = conversion
-        self._output = np.empty(conversion.output.shape, np.uint8)
-        *between, _ = chain(conversion, chroma)
-        self._targets = [picture_in(ffi.new("uint8_t[]", nbytes(*form)), *form) for form in between]
-        self._targets.append(self._over(self._output, conversion.output))
 
-    def run(self, inputs: Mapping[str, acap.Array]) -> Mapping[str, acap.Array]:
-        source = self._over(inputs["input"], self._conversion.input, self._conversion.region)
-        for target in self._targets:
-            self._step(source, target)
-            source = target
-        return {"output": self._output}
-
-    def close(self) -> None:
-        del self._targets, self._output
-
-    @staticmethod
-    def _over(array: acap.Array, image: acap.Image, region: acap.Crop | None = None) -> Picture:
-        memory = ffi.from_buffer("uint8_t[]", array.data)
-        return picture_in(memory, LAYOUTS[image.format], image.width, image.height, region)
-
-    def _step(self, source: Picture, target: Picture) -> None:
-        size = (target.width, target.height)
-        if source.layout != target.layout:
-            self._call(FUNCTIONS[source.layout, target.layout], *source.planes, *target.planes, *size)
-        elif (source.width, source.height) != size:
-            scaler = SCALERS[target.layout]
-            self._call(scaler, *source.planes, source.width, source.height, *target.planes, *size, BILINEAR)
-        else:
-            for index, plane in enumerate(PLANES[target.layout]):
-                place = slice(2 * index, 2 * index + 2)
-                extent = (plane.stride(target.width), plane.rows(target.height))
-                self._call("CopyPlane", *source.planes[place], *target.planes[place], *extent)
-
-    def _call(self, function: str, *arguments: Any) -> None:
-        check(function, getattr(self._library, function)(*arguments))
+def calls(function: str, source: Picture, target: Picture) -> Iterator[tuple[Any, ...]]:
+    """The arguments of each call of `function` that the step needs."""
+    size = (target.width, target.height)
+    if function == COPY:
+        for index, plane in enumerate(PLANES[target.layout]):
+            place = slice(2 * index, 2 * index + 2)
+            yield *source.planes[place], *target.planes[place], plane.stride(target.width), plane.rows(target.height)
+    elif function in SCALERS.values():
+        yield *source.planes, source.width, source.height, *target.planes, *size, BILINEAR
+    else:
+        yield *source.planes, *target.planes, *size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import acap_runtime as acap
@@ -13,12 +15,29 @@ from acap_runtime_libyuv.declarations import DECLARATIONS
 ffi: Final = FFI()
 ffi.cdef(DECLARATIONS)
 
+_linker: Final = FFI()
+_linker.cdef("""
+struct link_map { uintptr_t address; const char *name; };
+void *dlopen(const char *file, int mode);
+int dlinfo(void *library, int request, struct link_map **info);
+""")
+_RTLD_DI_LINKMAP: Final = 2
+_NAME: Final = "libyuv.so.0"
+
 
 @cache
-def open_library(name: str = "libyuv.so.0") -> Any:  # its functions are known to cffi alone
+def open_library(name: str = _NAME) -> Any:  # its functions are known to cffi alone
     """Open libyuv, once for the process: cffi never gives an opened library back."""
     advice = "install libyuv 0, of 2019 or newer, on Debian and Ubuntu: apt install libyuv0"
     return acap.open_library(ffi.dlopen, name, advice=advice)
+
+
+def library_file() -> Path:
+    """The file of libyuv, once it is open. Its name ends with the version: libyuv tells it nowhere else."""
+    linker: Any = _linker.dlopen(None)
+    found: Any = _linker.new("struct link_map **")
+    linker.dlinfo(linker.dlopen(_NAME.encode(), os.RTLD_LAZY), _RTLD_DI_LINKMAP, found)
+    return Path(os.fsdecode(_linker.string(found[0].name))).resolve()
 
 
 def check(function: str, code: int | None) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import acap_runtime as acap
+import numpy as np
+
+from acap_runtime_libyuv.library import ffi
 
 Layout = Literal["nv12", "i420", "raw", "argb", "planar"]
 """libyuv's names; ``raw`` is R, G, B per pixel. ``planar`` has no name there."""
@@ -20,8 +23,11 @@ class Plane:
     sample: int
     shared: int
 
+    def columns(self, width: int) -> int:
+        return -(-width // self.shared)
+
     def stride(self, width: int) -> int:
-        return -(-width // self.shared) * self.sample
+        return self.columns(width) * self.sample
 
     def rows(self, height: int) -> int:
         return -(-height // self.shared)
@@ -37,6 +43,19 @@ PLANES: Final[dict[Layout, tuple[Plane, ...]]] = {
     "argb": (Plane(4, 1),),
     "planar": (Plane(1, 1), Plane(1, 1), Plane(1, 1)),
 }
+
+CHANNELS: Final[dict[Layout, tuple[tuple[int, int], ...]]] = {
+    "nv12": ((0, 0), (1, 0), (1, 1)),
+    "i420": ((0, 0), (1, 0), (2, 0)),
+    "raw": ((0, 0), (0, 1), (0, 2)),
+    "argb": ((0, 2), (0, 1), (0, 0)),
+    "planar": ((0, 0), (1, 0), (2, 0)),
+}
+"""Where Y, U and V are, or R, G and B: in which plane, and at which byte of its samples."""
+
+
+def is_rgb(layout: Layout) -> bool:
+    return layout not in {"nv12", "i420"}
 
 
 def nbytes(layout: Layout, width: int, height: int) -> int:
@@ -70,3 +89,20 @@ def picture_in(memory: Any, layout: Layout, width: int, height: int, region: aca
         planes += (memory + start + corner, stride)
         start += plane.nbytes(width, height)
     return Picture(layout, region.width, region.height, memory, tuple(planes))
+
+
+def channels(picture: Picture) -> list[acap.Array]:
+    """Views of Y, U and V, or of R, G and B, each of rows and columns. The picture has to outlive them."""
+    views = []
+    for index, byte in CHANNELS[picture.layout]:
+        plane, pointer, stride = PLANES[picture.layout][index], *picture.planes[2 * index : 2 * index + 2]
+        rows, columns = plane.rows(picture.height), plane.columns(picture.width)
+        memory: Any = ffi.buffer(pointer + byte, (rows - 1) * stride + (columns - 1) * plane.sample + 1)
+        views.append(np.ndarray((rows, columns), np.uint8, memory, strides=(stride, plane.sample)))
+    return views
+
+
+def move(source: Picture, target: Picture) -> None:
+    """Do what libyuv does between layouts of the same channels, without it."""
+    for to, of in zip(channels(target), channels(source), strict=True):
+        to[...] = of

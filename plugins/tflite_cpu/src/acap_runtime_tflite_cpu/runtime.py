@@ -19,14 +19,16 @@ def find_interpreter() -> Any:  # neither runtime has types
             continue
         try:
             return import_module(f"{package}.interpreter").Interpreter
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             problems.append(f"{package}: {reason(error)}")
+        except ImportError as error:
+            problems.append(f"{package}: {acap.unexpected(error)}")  # it is there, and does not go with another library
     raise acap.NotReady(f"no TensorFlow Lite runtime here ({'; '.join(problems)}): {_remedy()}")
 
 
 def reason(error: Exception) -> str:
     """Return what the runtime says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()) or acap.unexpected(error)
 
 
 def _remedy() -> str:

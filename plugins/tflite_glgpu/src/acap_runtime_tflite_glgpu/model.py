@@ -151,4 +151,4 @@ def _left_to_the_cpu(path: Path) -> acap.InvalidRequest:
 def _last_line(error: Exception) -> str:
     """The last of what LiteRT says, where the reason is; the lines before it are places in its sources."""
     lines = str(error).strip().splitlines()
-    return lines[-1].removeprefix("└ ") if lines else type(error).__name__
+    return lines[-1].removeprefix("└ ") if lines else acap.unexpected(error)

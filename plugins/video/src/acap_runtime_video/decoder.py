@@ -98,8 +98,8 @@ class Decoder:
         except acap.AcapError as known:
             error = known
         except Exception as unknown:  # noqa: BLE001 - streams must hear that there is nothing more to wait for
-            _LOG.exception("%s: decoding failed", self.source)
-            error = acap.Unavailable(f"{self.source}: decoding failed: {type(unknown).__name__}")
+            acap.log_unexpected(_LOG, f"{self.source}: decoding failed", unknown)
+            error = acap.Unavailable(f"{self.source}: decoding failed: {acap.unexpected(unknown)}")
         with self._changed:
             if self._newest is not None and not isinstance(error, acap.Unavailable):
                 # What was there a moment ago is only gone for now.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
+import acap_runtime as acap
 import av
 import av.error
 from av.container import InputContainer
@@ -16,6 +17,11 @@ from acap_runtime_video.source import Source
 
 _THREADS: Final = 2
 """Of one decoder: a device has few cores, and other work."""
+_TEXT_IN_BYTES: Final = 19
+"""The first av that takes metadata as it is. Those before refuse what is not UTF-8, unless they are told not to."""
+_METADATA: Final[Mapping[str, Any]] = (
+    {} if int(av.__version__.partition(".")[0]) >= _TEXT_IN_BYTES else {"metadata_errors": "replace"}
+)
 
 
 @contextmanager
@@ -28,8 +34,8 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
             source.url,
             format=source.format,
             options=dict(source.options),
-            metadata_errors="replace",
             timeout=source.timeout_s if source.live else None,
+            **_METADATA,
         )
     except av.error.FFmpegError as error:
         why = reason(error)
@@ -52,4 +58,4 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def reason(error: av.error.FFmpegError) -> str:
     """What FFmpeg says, without the URL."""
-    return error.strerror or type(error).__name__
+    return error.strerror or acap.unexpected(error)

@@ -21,7 +21,7 @@ from acap_runtime.contract import hookspecs
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady
 from acap_runtime.link.process import PROBE_TIME_S, WorkerProcess
 from acap_runtime.plugins.installed import InstalledChip, InstalledStore, Plugin, Plugins
-from acap_runtime.plugins.requirement import check_requirement
+from acap_runtime.plugins.requirement import check_requirements
 from acap_runtime.settings.model_source import ModelSource
 
 Result = Literal["ok", "failed", "not ready", "skipped", "unknown"]
@@ -78,7 +78,9 @@ async def fatal_imports(blocked: Collection[str]) -> dict[tuple[str, str], str]:
     One that raises is none of them: `discover` says what it raised.
     """
     try:
-        points = [point for point in entry_points(group=hookspecs.PROJECT) if not _is_blocked(point, blocked)]
+        points = [
+            point for point in entry_points(group=hookspecs.PROJECT) if not _is_blocked(point, blocked) and _fits(point)
+        ]
     except Exception:  # noqa: BLE001 - one of all installed packages is damaged; discover says which
         return {}
     if await _end_of_import(*(point.value for point in points)) is None:
@@ -95,6 +97,15 @@ async def fatal_imports(blocked: Collection[str]) -> dict[tuple[str, str], str]:
 
 def _is_blocked(point: EntryPoint, blocked: Collection[str]) -> bool:
     return point.name in blocked or (point.dist is not None and point.dist.name in blocked)
+
+
+def _fits(point: EntryPoint) -> bool:
+    """Whether `discover` would import a plugin at all."""
+    try:
+        check_requirements("", (point.dist.requires if point.dist else None) or ())
+    except NotReady:
+        return False
+    return True
 
 
 async def _end_of_import(*addresses: str) -> str | None:
@@ -162,7 +173,8 @@ class Doctor:
         if plugin.blocked:
             found.checks.append(Check("", "import", "skipped", str(plugin.problem)))
             return found
-        found.checks += [_import(plugin), _version(plugin)]
+        version = _version(plugin)
+        found.checks += [_import(plugin, version), version]
         for chip in self._plugins.chips:
             if chip.plugin == plugin and chip in chips:
                 found.checks += await self._chip(chip, named=named)
@@ -233,7 +245,9 @@ async def _usual_libraries() -> frozenset[str]:
     return libraries_in(os.fsdecode(out))
 
 
-def _import(plugin: Plugin) -> Check:
+def _import(plugin: Plugin, version: Check) -> Check:
+    if version.result == "failed":
+        return Check("", "import", "skipped", "a version does not fit")
     if plugin.problem is None:
         return Check("", "import", "ok", plugin.address)
     advice = f"mend or upgrade it (pip install --upgrade {plugin.distribution}), or start with --block {plugin.name}"
@@ -242,12 +256,12 @@ def _import(plugin: Plugin) -> Check:
 
 def _version(plugin: Plugin) -> Check:
     try:
-        said = check_requirement(plugin.distribution)
+        said = check_requirements(plugin.distribution, plugin.requires)
     except NotReady as error:
         return Check("", "version", "failed", str(error))
-    if said is None:
-        return Check("", "version", "unknown", "its requirement on acap-runtime is not of the form >=X.Y,<X.Z")
-    return Check("", "version", "ok", said)
+    if not said:
+        return Check("", "version", "unknown", "its metadata do not say which acap-runtime it needs")
+    return Check("", "version", "ok", "; ".join(said))
 
 
 def _chip_config(chip: InstalledChip) -> dict[str, Any]:

@@ -155,4 +155,4 @@ def _is_list_of_classes(array: Array) -> bool:
 def _same_best(one: Array, two: Array) -> bool:
     # Quantised scores are often equal: each chip may take another of the best for the first.
     flat, other = one.reshape(-1), two.reshape(-1)
-    return bool(other[flat.argmax()] == other.max() or flat[other.argmax()] == flat.max())
+    return bool(other[np.argmax(flat)] == other.max() or flat[np.argmax(other)] == flat.max())
