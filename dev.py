@@ -2,6 +2,7 @@
 """The commands of this repository, for a machine that has Python 3.11 or newer and git.
 
     python3 dev.py demo              start the runtime, have it read handwritten digits from pictures and video, stop it
+    python3 dev.py check             lint, types and the quick tests, for the working day
     python3 dev.py test [ARG ...]    lint, types and all tests, as CI runs them; with ARGs, pytest alone
     python3 dev.py test --oldest     the tests with the oldest versions of everything that the distributions ask for
     python3 dev.py test --long       all of that, the long tests, and both commands on fresh machines
@@ -41,11 +42,12 @@ OLDEST_VENV = ROOT / ".venv-oldest"
 FRESH = ROOT / "packaging" / "fresh_machine.py"
 FRESH_MACHINES = ["debian12", "debian13", "debian-unstable"]
 """On which --long runs both commands: the stable releases, and the newest Python."""
-BESIDE = [
-    f"tests/test_{name}.py"
-    for name in ("wheels", "fresh_root", "release", "new_plugin", "third_party_chip", "writing_a_plugin", "transport")
-]
-"""Tests that run beside all others, and take as long: those that install distributions for themselves, and one more."""
+APART = ["tests/distributions", "tests/cli/test_new_plugin.py", "tests/docs/test_writing_a_plugin.py"]
+"""Tests that install distributions into environments of their own."""
+IN_PARALLEL = ["--numprocesses", "4", "--dist", "loadgroup", "--no-loadscope-reorder"]
+"""Tests wait more than they compute: four at a time keep two processors busy."""
+INCOMPLETE = 3
+"""docs/build_tables.py could not compare: not all tests can run here."""
 SWIFTSHADER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acap-runtime" / "swiftshader"
 
 
@@ -58,13 +60,14 @@ def main() -> int:
     demo.add_argument("--json", action="store_true", help="print JSON instead of a table")
     sheet_help = "where the frames of the video that it read go, as one PNG [%(default)s]"
     demo.add_argument("--sheet", type=Path, default=Path("digits.png"), metavar="PATH", help=sheet_help)
+    commands.add_parser("check", help="lint, types and the quick tests")
     tests = commands.add_parser("test", help="lint, types and all tests; further arguments go to pytest")
     tests.add_argument("--oldest", action="store_true", help="the tests with the oldest versions of what is asked for")
     tests.add_argument("--long", action="store_true", help="everything, and fresh machines: an hour and more")
     commands.add_parser("fresh", help="demo and test on a fresh machine", add_help=False)
     commands.add_parser("release", help="make wheels, source archives and a package index", add_help=False)
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command == "demo":
+    if rest and arguments.command in {"demo", "check"}:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return perform(arguments, rest)
@@ -82,6 +85,8 @@ def perform(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.command == "demo":
         options = ["--sheet", arguments.sheet.absolute(), *(["--json"] if arguments.json else [])]
         return run(PYTHON, ROOT / "examples" / "digits" / "demo.py", *options)
+    if arguments.command == "check":
+        return check()
     if arguments.command == "release":
         return run(PYTHON, ROOT / "packaging" / "release.py", *rest)
     if arguments.long:
@@ -173,9 +178,34 @@ def apt_install(package: str, problem: str) -> None:
 
 
 def test(arguments: list[str], *, long: bool) -> int:
+    """Run the gate, or pytest alone with the arguments given."""
     if arguments:
         say("tests")
         return complain("failed: tests") if run(PYTHON, "-m", "pytest", *arguments) else 0
+    failed = check_sources()
+    say("tests")
+    with tempfile.TemporaryDirectory() as reports:
+        environment = {**os.environ, "ACAP_REPORTS": reports}
+        everything = ["-m", ""] if long else []
+        if run(PYTHON, "-m", "pytest", *IN_PARALLEL, *everything, environment=environment):
+            failed.append("tests")
+        failed += compare_tables(sorted(Path(reports).glob("*.json")))
+    return complain(f"failed: {', '.join(failed)}") if failed else 0
+
+
+def check() -> int:
+    """Run what a working day needs: everything but the tests that install distributions."""
+    failed = check_sources()
+    say("tests")
+    if run(
+        PYTHON, "-m", "pytest", *IN_PARALLEL, "-m", "not long and not slow", *(f"--ignore={path}" for path in APART)
+    ):
+        failed.append("tests")
+    return complain(f"failed: {', '.join(failed)}") if failed else 0
+
+
+def check_sources() -> list[str]:
+    """Check style and types; returns the names of what failed."""
     checks = [
         ("lint", [PYTHON, "-m", "ruff", "check", "."]),
         ("format", [PYTHON, "-m", "ruff", "format", "--check", "."]),
@@ -188,8 +218,18 @@ def test(arguments: list[str], *, long: bool) -> int:
         say(name)
         if run(*command):
             failed.append(name)
-    failed += run_tests(long=long)
-    return complain(f"failed: {', '.join(failed)}") if failed else 0
+    return failed
+
+
+def compare_tables(reports: list[Path]) -> list[str]:
+    """Compare the documents' tables with what the tests of all distributions have shown."""
+    say("tables of the documents")
+    if len(reports) < len(DISTRIBUTIONS):
+        return [f"tables: {len(reports)} of {len(DISTRIBUTIONS)} distributions have a report"]
+    code = run(PYTHON, ROOT / "docs" / "build_tables.py", "--check", *reports)
+    if code == INCOMPLETE:
+        say("the tables were not compared: not all tests can run here")
+    return [] if code in (0, INCOMPLETE) else ["tables: run docs/build_tables.py on the reports"]
 
 
 def test_long() -> int:
@@ -214,9 +254,9 @@ def test_oldest(arguments: list[str]) -> int:
     set_up_oldest()
     folders = ["tests", *(str(path / "tests") for path in DISTRIBUTIONS)]
     # Those that make environments would resolve them anew, with the newest of everything.
-    apart = [f"--ignore={path}" for path in BESIDE if path != "tests/test_transport.py"]
+    apart = [f"--ignore={path}" for path in APART]
     say("tests with the oldest versions")
-    failed = run(OLDEST_VENV / "bin" / "python", "-m", "pytest", *(arguments or [*folders, *apart]))
+    failed = run(OLDEST_VENV / "bin" / "python", "-m", "pytest", *(arguments or [*IN_PARALLEL, *folders, *apart]))
     return complain("failed: tests with the oldest versions") if failed else 0
 
 
@@ -240,24 +280,6 @@ def extras(distribution: Path) -> list[str]:
 
     described = tomllib.loads((distribution / "pyproject.toml").read_text())
     return sorted(described["project"].get("optional-dependencies", {}))
-
-
-def run_tests(*, long: bool) -> list[str]:
-    """Run the tests, some of them beside the others; returns the names of what failed."""
-    say("tests; some run beside the others, and are shown when they have ended")
-    pytest: list[str] = [str(PYTHON), "-m", "pytest", *(["-m", ""] if long else [])]
-    with tempfile.TemporaryFile("w+") as output:
-        beside = subprocess.Popen([*pytest, *BESIDE], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            failed = run(*pytest, *(f"--ignore={path}" for path in BESIDE))
-            beside.wait()
-        finally:
-            beside.kill()
-        output.seek(0)
-        say("tests beside")
-        shutil.copyfileobj(output, sys.stdout)
-        sys.stdout.flush()
-    return [name for name, code in (("tests", failed), ("tests beside", beside.returncode)) if code]
 
 
 def run(*command: object, environment: dict[str, str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -23,6 +24,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COMMAND = Path(sys.executable).with_name("acapruntime")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one module share its servers: one process runs them. Tests of one distribution run wherever there is
+    room, and first, because they take longest.
+    """
+    items.sort(key=lambda item: not _is_of_a_distribution(item))
+    for item in items:
+        group = item.name if _is_of_a_distribution(item) else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _is_of_a_distribution(item: pytest.Item) -> bool:
+    return "distribution" in getattr(getattr(item, "callspec", None), "params", ())
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +82,17 @@ def triton_python() -> Path:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel of every distribution."""
-    folder = tmp_path_factory.mktemp("wheels")
-    for distribution in environments.DISTRIBUTIONS:
-        environments.build_wheel(distribution, folder)
+    """A folder with the wheel of every distribution, built once for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "wheels"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            building = folder.with_suffix(".building")
+            building.mkdir()
+            for distribution in environments.DISTRIBUTIONS:
+                environments.build_wheel(distribution, building)
+            building.rename(folder)
     return folder
 
 

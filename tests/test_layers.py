@@ -124,6 +124,20 @@ def test_every_folder_has_a_floor_and_few_modules() -> None:
         assert len(list(place.glob("[!_]*.py"))) <= MOST_MODULES, f"{place.name} is too full"
 
 
+def test_the_design_shows_every_module_in_its_folder() -> None:
+    page = (ROOT / "docs" / "design.md").read_text()
+    (tree,) = re.findall(r"^core/src/acap_runtime/\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    shown, place = set(), ""
+    for line in tree.splitlines():
+        if found := re.match(r"  ([\w/]+)/ ", line):
+            place = f"{found[1]}/"
+        elif re.match(r"  \w", line):
+            place = ""
+        shown |= {place + name for name in re.findall(r"(?<![\w/-])\w+\.py(?!:)", line)}
+    files = {str(path.relative_to(CORE)) for path in CORE_MODULES.values()}
+    assert shown == {name for name in files if not name.startswith("testing/") and not name.endswith("/__init__.py")}
+
+
 def test_the_contract_is_found_where_it_was_published() -> None:
     code = "import acap_runtime.backend, acap_runtime.camera, acap_runtime.parameters as p; print(p.ParameterStore)"
     assert "acap_runtime.contract.parameter_store.ParameterStore" in run_python(code)

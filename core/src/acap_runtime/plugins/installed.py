@@ -6,6 +6,7 @@ One that needs another version of the core than this is not even imported.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,9 +18,16 @@ from acap_runtime.contract import hookspecs
 from acap_runtime.contract.backend import Backend, Conversion, InferenceBackend, ProcessingBackend
 from acap_runtime.contract.camera import Camera
 from acap_runtime.contract.parameter_store import ParameterStore
-from acap_runtime.errors import InvalidRequest, NotReady, redacted
+from acap_runtime.contract.unexpected import log_traceback, unexpected
+from acap_runtime.errors import AcapError, InvalidRequest, NotReady, redacted
 from acap_runtime.plugins.larod_chips import CHIPS, LIBYUV, NO_CHIP, Chip, words
 from acap_runtime.plugins.requirement import check_requirements
+
+_LOG = logging.getLogger(__name__)
+
+
+class WrongHook(AcapError, TypeError):
+    """A hook of a plugin returned something that its specification does not ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ def described(chip_id: int | None, name: str) -> str:
 def load_plugin(address: str) -> Contribution:
     """Import the plugin at an entry point's address (``module`` or ``module:attribute``) and ask what it brings.
 
-    Raises whatever the plugin raises, `pluggy.PluginValidationError` for a hook that does not exist, `TypeError` for
+    Raises whatever the plugin raises, `pluggy.PluginValidationError` for a hook that does not exist, `WrongHook` for
     a result that is not what its hook asks for.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -126,25 +134,25 @@ def load_plugin(address: str) -> Contribution:
 
 def _check_named(hook: str, each: object, kind: type[Camera | ParameterStore]) -> None:
     if not isinstance(each, kind):
-        raise TypeError(f"hook {hook}: expected {kind.__name__} objects, got {each!r}")
+        raise WrongHook(f"hook {hook}: expected {kind.__name__} objects, got {each!r}")
     if not isinstance(getattr(each, "name", None), str) or not each.name:
-        raise TypeError(f"{type(each).__name__}.name: expected a name, got {getattr(each, 'name', None)!r}")
+        raise WrongHook(f"{type(each).__name__}.name: expected a name, got {getattr(each, 'name', None)!r}")
     if isinstance(each, Camera) and not isinstance(getattr(each, "sources", None), str):
-        raise TypeError(f"{type(each).__name__}.sources: expected how sources are written, got nothing")
+        raise WrongHook(f"{type(each).__name__}.sources: expected how sources are written, got nothing")
 
 
 def _check_identity(backend: object) -> None:
     if not isinstance(backend, InferenceBackend | ProcessingBackend):
-        raise TypeError(
+        raise WrongHook(
             f"hook acap_runtime_backends: expected InferenceBackend or ProcessingBackend objects, got {backend!r}"
         )
     name = type(backend).__name__
     if not isinstance(getattr(backend, "name", None), str) or not backend.name:
-        raise TypeError(f"{name}.name: expected larod's device name, got {getattr(backend, 'name', None)!r}")
+        raise WrongHook(f"{name}.name: expected larod's device name, got {getattr(backend, 'name', None)!r}")
     if not hasattr(backend, "chip_id") or not isinstance(backend.chip_id, int | None):
-        raise TypeError(f"{name}.chip_id: expected larod's number or None, got {getattr(backend, 'chip_id', None)!r}")
+        raise WrongHook(f"{name}.chip_id: expected larod's number or None, got {getattr(backend, 'chip_id', None)!r}")
     if not isinstance(backend.aliases, tuple) or not all(isinstance(alias, str) for alias in backend.aliases):
-        raise TypeError(f"{name}.aliases: expected a tuple of names, got {backend.aliases!r}")
+        raise WrongHook(f"{name}.aliases: expected a tuple of names, got {backend.aliases!r}")
 
 
 def discover(blocked: Collection[str] = ()) -> Plugins:
@@ -167,7 +175,7 @@ def _entry_points() -> tuple[list[EntryPoint], list[Plugin]]:
             try:
                 points += distribution.entry_points.select(group=hookspecs.PROJECT)
             except Exception as error:  # noqa: BLE001 - the row says what it is
-                problem = f"its entry points cannot be read: {type(error).__name__}: {error}"
+                problem = f"its entry points cannot be read: {unexpected(error)}"
                 broken.append(Plugin("unknown", distribution.name, distribution.version, "", problem=problem))
         return points, broken
 
@@ -190,7 +198,8 @@ def _load(plugin: Plugin, blocked: Collection[str]) -> Plugin:
     try:
         return replace(plugin, brings=load_plugin(plugin.address))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may fail in any way; its row says how
-        return replace(plugin, problem=f"{type(error).__name__}: {error}")
+        log_traceback(_LOG, f"plugin {plugin.name} is not used", error)
+        return replace(plugin, problem=unexpected(error))
 
 
 @dataclass(frozen=True)
