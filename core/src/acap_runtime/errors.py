@@ -1,4 +1,4 @@
-"""What can go wrong, in words that name no transport: the front alone turns these into gRPC statuses.
+"""Errors, in words that name no transport: the front alone turns them into gRPC statuses.
 
 Every message says what was expected, what came, and what to do about it.
 """
@@ -12,29 +12,29 @@ from typing import Self
 class AcapError(Exception):
     """Base of every error that this package and its plugins raise on purpose."""
 
-    def again(self) -> Self:
-        """The same error to be raised once more: one object raised over and over would grow a traceback without end."""
+    def copy(self) -> Self:
+        """Return a copy to raise. An error object that is raised over and over would grow its traceback without end."""
         return type(self)(*self.args)
 
 
 class InvalidRequest(AcapError):
-    """What the caller asked for is malformed or does not fit: a shape, a dtype, an option, a model file."""
+    """The request is malformed or does not fit: a shape, a dtype, an option, a model file."""
 
 
 class NotFound(AcapError):
-    """What the caller named does not exist."""
+    """A thing that the caller named does not exist."""
 
 
 class AlreadyExists(AcapError):
-    """The caller gives a name to something that something else has already."""
+    """The caller gives something a name that is taken."""
 
 
 class NotReady(AcapError):
-    """A precondition is missing here and now: a library, a device, a plugin, a setting."""
+    """A precondition is missing here: a library, a device, a plugin, a setting."""
 
 
 class Unavailable(AcapError):
-    """Something that normally works is down for the moment; the same call may succeed later."""
+    """Something that normally works is down for the moment. The same call may succeed later."""
 
 
 class Busy(AcapError):
@@ -46,11 +46,11 @@ class TooLate(AcapError):
 
 
 class DeviceError(AcapError):
-    """The chip, its driver or the model failed at a valid request."""
+    """The chip, its driver or the model failed on a valid request."""
 
 
 class Forbidden(AcapError):
-    """The caller may not use what it named."""
+    """The caller may not use a thing that it named."""
 
 
 class Unimplemented(AcapError):
@@ -58,7 +58,7 @@ class Unimplemented(AcapError):
 
 
 class Incomplete(AcapError):
-    """Of several things that the caller asked for, some were done and others failed."""
+    """Some of the things that the caller asked for were done, and others failed."""
 
 
 def quoted(text: object, limit: int = 120) -> str:

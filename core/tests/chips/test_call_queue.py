@@ -73,7 +73,7 @@ async def test_what_is_late_or_given_up_is_never_first() -> None:
 async def test_a_full_queue_refuses_and_says_which_setting_it_is() -> None:
     queue = CallQueue(2)
     queue.admit(call(10), 0)
-    with queue.place(), pytest.raises(Busy, match=r"2 calls wait for the model already .--queue"):
+    with queue.reserve(), pytest.raises(Busy, match=r"2 calls wait for the model already .--queue"):
         queue.admit(call(10), 0)
     queue.admit(call(10), 0)
     assert len(queue) == 2

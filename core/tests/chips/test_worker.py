@@ -276,11 +276,11 @@ def test_who_looks_at_the_file_for_longer_than_others_load_it_does_not_load_it_a
 ) -> None:
     looks = iter((0.0, 0.3))
 
-    def slow_file_of(place: Path) -> ModelFile:
+    def slow_file_of(location: Path) -> ModelFile:
         time.sleep(next(looks))
-        return file_of(place)
+        return file_of(location)
 
-    monkeypatch.setattr("acap_runtime.models.catalogue.file_of", slow_file_of)
+    monkeypatch.setattr("acap_runtime.models.loading.file_of", slow_file_of)
 
     async def scenario() -> None:
         async with running(Worker(chip, WorkerLimits(), QUICK)) as worker:
@@ -319,7 +319,7 @@ def test_a_model_being_reloaded_is_not_blamed_for_another_models_crash(chip: Ins
             await run(crashing)  # it is back first, and `slow` is loading
             assert isinstance(await outcome(run(crashing, 255)), Unavailable)
             assert await waiting is None
-            assert worker.holds(slow)
+            assert worker.is_resident(slow)
 
     asyncio.run(scenario())
 
@@ -336,7 +336,7 @@ def test_a_model_that_the_worker_dies_of_at_reload_is_left_out_and_others_come_b
             assert "SIGSEGV" in str(await outcome(run(poison)))
             await run(first)
             await run(last)
-            assert not worker.holds(poison)
+            assert not worker.is_resident(poison)
             (process,) = children()
             await asyncio.sleep(0.5)
             assert children() == [process], "the worker died once more"
@@ -704,7 +704,7 @@ def test_a_model_that_is_unloaded_while_it_is_reloaded_keeps_no_other_from_comin
             await soon(lambda: leaving.loading)
             worker.unload(leaving)
             await run(staying)
-            assert not worker.holds(leaving)
+            assert not worker.is_resident(leaving)
             with pytest.raises(Unavailable, match="leaving was unloaded"):
                 await run(leaving)
 

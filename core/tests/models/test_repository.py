@@ -10,7 +10,7 @@ from acap_runtime import InvalidRequest, NotFound
 from acap_runtime.contract.batching import Batching
 from acap_runtime.errors import Forbidden
 from acap_runtime.models.repository import file_of, models_in, versions_of
-from acap_runtime.settings.model_source import LATEST, ModelSource, VersionPolicy, described, parse_model
+from acap_runtime.settings.model_source import LATEST, ModelSource, VersionPolicy, as_option_text, parse_model
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ WRITTEN = [
 
 @pytest.mark.parametrize("text", WRITTEN)
 def test_a_model_is_written_as_it_is_read(text: str) -> None:
-    assert described(parse_model(text)) == text
+    assert as_option_text(parse_model(text)) == text
 
 
 def test_what_a_model_says_is_what_it_gets() -> None:

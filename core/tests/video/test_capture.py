@@ -143,7 +143,7 @@ def test_a_frame_that_is_held_stays_and_a_frame_that_is_kept_stays_a_copy() -> N
         await camera.open()
         held = (await camera.frame(1)).hold()
         kept = await camera.frame(2)
-        kept.keepers += 1
+        kept.keep_count += 1
         camera.capture.keep(kept)
         for number in range(3, 3 + 2 * KEPT):
             camera.capture.keep(await camera.frame(number))
@@ -172,16 +172,16 @@ def test_a_frame_whose_slot_was_freed_is_kept_as_a_copy_and_its_slot_is_freed_on
         pixels = bytearray(copied.picture_nbytes)
         copied.copy_picture(memoryview(pixels))
         await camera.frame(7)  # the slot of the copied one is free now
-        copied.keepers += 1
+        copied.keep_count += 1
         capture.keep(copied)
         for frame in lent:
             capture.give_back(frame)
         for fill in range(8, 40):
             frame = await camera.frame(fill)
             assert frame.content == bytes([fill]) * len(pixels)
-            frame.keepers += 1
+            frame.keep_count += 1
             capture.keep(frame)
-            frame.keepers -= 1
+            frame.keep_count -= 1
         camera.hear()
         assert len(camera.free) == camera.layout.slots - KEPT
         assert copied.content == bytes(pixels) == b"\6" * len(pixels)
@@ -212,7 +212,7 @@ def test_numbers_go_on_in_the_next_ring_and_old_frames_can_be_read_on() -> None:
         capture = camera.capture
         await camera.open()
         old = await camera.frame(1)
-        old.keepers += 1
+        old.keep_count += 1
         capture.keep(old)
         await camera.frame(2)
         ring, _ = old.picture

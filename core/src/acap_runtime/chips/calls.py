@@ -1,4 +1,4 @@
-"""What a call to a model consists of."""
+"""A call to a model: its inputs, and its answer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from acap_runtime.link.sources import InlineBytes, Source
 
 
 class SharedSource(ABC):
-    """A `Source` that lies in shared memory already; where, is decided when the chip is free for it."""
+    """A `Source` that lies in shared memory already. It is located only when the chip is free for the call."""
 
     @abstractmethod
     def locate(self) -> tuple[Ring, int] | None:
-        """The memory and the offset in it, which stay as they are until `close` or the next `locate`; None where the
-        bytes had better be copied, at once.
+        """Return the memory and the offset of the bytes, which do not change until `close` or the next `locate`.
 
-        Raises `AcapError` where there are none.
+        Returns None if the bytes must be copied at once instead. Raises `AcapError` if there are none.
         """
 
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """How many bytes were located."""
+        """The number of bytes that were located."""
 
     @abstractmethod
     def write_into(self, target: memoryview) -> None:
-        """Copy what was located."""
+        """Copy the bytes that were located."""
 
     @abstractmethod
     def close(self) -> None:
@@ -43,7 +42,7 @@ class SharedSource(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """Where a worker finds the backend that converts images: the plugin's address, and larod's name of the chip."""
+    """The backend that converts images, as a worker finds it: the plugin's address, and larod's name of the chip."""
 
     address: str
     chip: str
@@ -51,7 +50,7 @@ class Converter:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One input of a call: where its bytes are, what they are, and the image conversion they need, if any."""
+    """One input of a call: its name, its type, the source of its bytes, and the image conversion it needs, if any."""
 
     name: str
     dtype: np.dtype[Any]
@@ -61,7 +60,7 @@ class Input:
 
 
 def inputs_of(arrays: Mapping[str, Array]) -> list[Input]:
-    """Arrays by the names of inputs, as inputs."""
+    """Make inputs of arrays by the inputs' names."""
     return [
         Input(name, array.dtype, array.shape, InlineBytes(np.ascontiguousarray(array).tobytes()))
         for name, array in arrays.items()
@@ -80,7 +79,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call gave, and the seconds that conversion and chip took."""
+    """The outputs of a call, and the seconds that conversion and run took."""
 
     outputs: tuple[Output, ...]
     conversion_s: float
@@ -89,11 +88,11 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call that waits for a model's turn; `outputs` names those wanted (none for all), `until` is its deadline and
-    `came` when it came (monotonic seconds).
+    """A call to a model. `outputs` names those that are wanted (none for all).
 
-    `rows` is how many of the first dimension it has where it may run together with others of the same `kind`;
-    `place` its number in the queue, 0 while it does not wait.
+    `until` is its deadline, and `came` the time at which it came (monotonic seconds). `rows` is the size of its first
+    dimension if it may run together with other calls of the same `kind`, else None. `ticket` is its number in the
+    queue, 0 while it does not wait.
     """
 
     inputs: Sequence[Input]
@@ -103,9 +102,9 @@ class Call:
     future: asyncio.Future[Answer]
     rows: int | None = None
     kind: tuple[object, ...] = ()
-    place: int = 0
+    ticket: int = 0
 
     def fail(self, error: AcapError) -> None:
-        """Answer with an error, unless there is an answer or nobody waits."""
+        """Answer with an error, unless the call is answered or cancelled."""
         if not self.future.done():
-            self.future.set_exception(error.again())
+            self.future.set_exception(error.copy())

@@ -1,4 +1,4 @@
-"""Which chip converts images: libyuv where it is ready, else any that is, or the one that the operator named."""
+"""Chooses the chip that converts images: the one that the operator named, or else libyuv, or any that is ready."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RETRY_S: Final = 10.0
 
 
 class ConverterChoice:
-    """Finds the chip at the first need, by a probe in a process of its own, and remembers it."""
+    """Probes the candidates in order, each in a process of its own when it is first needed, and keeps the verdicts."""
 
     def __init__(self, candidates: Sequence[InstalledChip], *, required: bool) -> None:
         self._candidates = candidates
@@ -31,7 +31,7 @@ class ConverterChoice:
         self._lock = asyncio.Lock()
 
     async def prepare(self) -> None:
-        """Find a chip before the first image comes. Raises `NotReady` only where the operator named the chip."""
+        """Find a chip before the first image comes. Raises `NotReady` only if the operator named it."""
         reasons = []
         for chip in self._candidates:
             problem = await self._problem_of(chip)
@@ -44,9 +44,9 @@ class ConverterChoice:
         _LOG.warning("images cannot be converted: %s", self._advice(reasons))
 
     async def get(self, conversion: Conversion) -> Converter:
-        """The first chip that is ready and does such conversions; the named one in any case.
+        """Return the first ready chip that does this conversion, or the chip that the operator named.
 
-        Raises `NotReady` with every candidate's reason and what to install.
+        Raises `NotReady` with the reason of every candidate, and the plugin to install.
         """
         reasons = []
         for chip in self._candidates:

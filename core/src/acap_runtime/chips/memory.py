@@ -1,8 +1,8 @@
-"""The memory that one model's calls cross by: segments of its own, and the rings of captures that it reads from."""
+"""The shared memory of one model's calls: segments of its own, and the rings of captures that it reads from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,14 +13,14 @@ from acap_runtime.link.segment import Segment
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A segment and its number; `known` once the worker has it."""
+    """A segment and its number; `known` is True once the worker has mapped it."""
 
     number: int
     segment: Segment
     known: bool = False
 
     def sent(self) -> None:
-        """The worker has it now: this side's descriptor has done its work."""
+        """Note that the worker has the segment. It needs no descriptor any more."""
         if not self.known:
             self.segment.close_descriptor()
             self.known = True
@@ -33,22 +33,23 @@ class _MappedRing:
 
 
 class CallMemory:
-    """Which memory the worker has mapped for a model, by number. `when_forgettable` is called once `forget` grows
-    although no call is about to tell the worker.
+    """The memory that the worker has mapped for a model, by number.
+
+    `when_forgettable` is called when `forget` grows although no call is about to tell the worker.
     """
 
     def __init__(self, when_forgettable: Callable[[], None]) -> None:
         self.forget: list[int] = []
-        """Numbers that the worker may forget, to be sent with the next message."""
+        """The numbers of memory that the worker may unmap, to be sent with the next message."""
         self._when_forgettable = when_forgettable
         self._free: list[Slot] = []
         self._rings: dict[Ring, _MappedRing] = {}
         self._last = 0
 
     def take(self, size: int) -> Slot:
-        """A free slot of `size` bytes: the smallest that is large enough, or a new one in place of the largest.
+        """Take the smallest free slot that has `size` bytes, or make one that replaces the largest.
 
-        Raises `Busy` where memory is short.
+        Raises `Busy` if memory is short.
         """
         self._free.sort(key=lambda slot: slot.segment.size)
         for index, slot in enumerate(self._free):
@@ -64,10 +65,22 @@ class CallMemory:
         return Slot(self._last, segment)
 
     def give_back(self, slot: Slot) -> None:
+        """Free a slot that was taken."""
         self._free.append(slot)
 
+    def descriptors(self, slot: Slot, rings: Iterable[Ring]) -> dict[int, int]:
+        """Return the descriptors to send with a call, by the numbers of the memory.
+
+        A ring's descriptor goes with every call: another instance may take the call before the one that was told to
+        map it.
+        """
+        found = {} if slot.known else {slot.number: slot.segment.descriptor}
+        for ring in rings:
+            found[self._rings[ring].number] = ring.segment.descriptor
+        return found
+
     def enter_ring(self, ring: Ring) -> int:
-        """The number of a ring that a call reads from, until `leave_ring`."""
+        """Return the number of a ring, which a call reads from until `leave_ring`."""
         if ring not in self._rings:
             self._last += 1
             self._rings[ring] = _MappedRing(self._last)
@@ -77,13 +90,14 @@ class CallMemory:
         return mapped.number
 
     def leave_ring(self, ring: Ring) -> None:
+        """Note that a call that entered the ring has ended."""
         if ring in self._rings:
             self._rings[ring].calls -= 1
             if ring.retired:
                 self._forget_ring(ring)
 
     def clear(self) -> None:
-        """The worker is gone, and what it had mapped."""
+        """Free everything, as the worker is gone."""
         for slot in self._free:
             self._drop(slot)
         for ring in self._rings:

@@ -1,4 +1,4 @@
-"""The calls that wait for a model: the earliest deadline goes first, and who cannot keep theirs is told at once."""
+"""The calls that wait for a model: the earliest deadline goes first, and calls that would miss it are refused."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import Final
 
 from acap_runtime.chips.calls import Call
 from acap_runtime.chips.statistics import Typical
-from acap_runtime.errors import Busy, TooLate
+from acap_runtime.errors import AcapError, Busy, TooLate
 
 _USABLE: Final = 0.9
 """The share of the time until a deadline that may be promised away: the rest is for what cannot be foreseen."""
 _MOST_COMPARED: Final = 256
-"""Calls behind a new one that are asked whether they can wait for it."""
+"""Calls behind a new one whose deadlines are checked before it goes in."""
 _FAR_S: Final = 3600.0
 """A deadline that is further away than any queue is long."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """How fast calls are answered: `run` is what one takes on the chip, `turn` the time from one to the next while
-    there are always some, which is shorter where several run side by side and longer where other models do.
+    """How fast calls are answered.
+
+    `run` is the time that one call takes on the chip. `turn` is the time from one answer to the next while calls wait:
+    shorter if several calls run side by side, longer if other models use the chip too.
     """
 
     run: Typical = field(default_factory=Typical)
@@ -33,7 +35,7 @@ class Pace:
     _last: float | None = None
 
     def note(self, run_s: float, calls: int, *, more: bool) -> None:
-        """That many calls were answered together just now; `more` says whether others were at the chip already."""
+        """Count `calls` that were answered together just now; `more` is True if the chip has others already."""
         now = time.monotonic()
         self.run.add(run_s)
         if self._last is not None:
@@ -41,11 +43,11 @@ class Pace:
         self._last = now if more else None
 
     def interrupt(self) -> None:
-        """The chip had nothing to do, or was down."""
+        """Begin a new turn, as the chip was down."""
         self._last = None
 
     def within_s(self, ahead: int) -> float:
-        """The time within which a call is answered, as a rule, that has so many ahead of it; 0 if nothing is known."""
+        """Return the time within which a call with `ahead` before it is answered as a rule; 0 if nothing is known."""
         if self.run.mean_s is None:
             return 0.0
         turn = self.turn if self.turn.mean_s is not None else self.run
@@ -54,41 +56,41 @@ class Pace:
 
 
 class CallQueue:
-    """At most `limit` calls, in the order of their deadlines."""
+    """At most `limit` calls, sorted by deadline, and in order of arrival where deadlines are equal."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.pace = Pace()
         self._calls: list[tuple[float, int, Call]] = []
-        self._last = 0
-        self._elsewhere = 0
+        self._last_ticket = 0
+        self._reserved = 0
 
     def __len__(self) -> int:
         return len(self._calls)
 
     @property
     def waiting(self) -> int:
-        """How many wait, those for the model to be loaded included."""
-        return len(self._calls) + self._elsewhere
+        """The number of calls that wait, including those that wait for the model to load."""
+        return len(self._calls) + self._reserved
 
     def __iter__(self) -> Iterator[Call]:
         return (call for _, _, call in self._calls)
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Be one of those that wait, within this context, for the model to be loaded. Raises `Busy`."""
+    def reserve(self) -> Iterator[None]:
+        """Reserve room for a call while the model is loading. Raises `Busy` if the queue is full."""
         self._check_room()
-        self._elsewhere += 1
+        self._reserved += 1
         try:
             yield
         finally:
-            self._elsewhere -= 1
+            self._reserved -= 1
 
     def admit(self, call: Call, at_chip: int) -> None:
-        """Add a call; `at_chip` are before all of them.
+        """Add a call; `at_chip` calls are ahead of the whole queue.
 
-        Raises `Busy` where the queue is full, and where, as fast as calls are answered, this one would miss its
-        deadline or have one that waits already miss its own.
+        Raises `Busy` if the queue is full, or if at the present pace this call would miss its deadline, or would make a
+        call that waits already miss its own.
         """
         if at_chip or self._calls:
             self._check_room()
@@ -96,19 +98,25 @@ class CallQueue:
         self.put_back(call)
 
     def put_back(self, call: Call) -> None:
-        """Add a call that was taken, or is to go before all checks."""
-        self._last += 1
-        call.place = self._last
-        insort(self._calls, (call.until, call.place, call))
+        """Add a call without any check."""
+        self._last_ticket += 1
+        call.ticket = self._last_ticket
+        insort(self._calls, (call.until, call.ticket, call))
 
     def remove(self, call: Call) -> None:
         """Take a call out, if it is there."""
-        if call.place:
-            del self._calls[bisect_left(self._calls, (call.until, call.place))]
-            call.place = 0
+        if call.ticket:
+            del self._calls[bisect_left(self._calls, (call.until, call.ticket))]
+            call.ticket = 0
+
+    def fail_all(self, error: AcapError) -> None:
+        """Take all calls out and answer them with an error."""
+        for call in list(self):
+            self.remove(call)
+            call.fail(error)
 
     def first(self) -> Call | None:
-        """The call whose turn it is, which stays in the queue; those whose deadline passed are told so."""
+        """Return the next call, which stays in the queue. Fail and drop calls before it whose deadline has passed."""
         now = time.monotonic()
         while self._calls:
             call = self._calls[0][2]
@@ -119,7 +127,7 @@ class CallQueue:
         return None
 
     def latest_start(self, call: Call) -> float:
-        """When a call has to run to keep its deadline (monotonic seconds)."""
+        """Return the latest time at which a call can start and keep its deadline (monotonic seconds)."""
         return call.came + (call.until - call.came) * _USABLE - self.pace.within_s(0)
 
     def _check_room(self) -> None:
@@ -128,7 +136,7 @@ class CallQueue:
 
     def _check_deadlines(self, call: Call, at_chip: int) -> None:
         now = time.monotonic()
-        index = bisect_left(self._calls, (call.until, self._last + 1))
+        index = bisect_left(self._calls, (call.until, self._last_ticket + 1))
         within_s = self.pace.within_s(at_chip + index)
         if within_s > (call.until - now) * _USABLE:
             raise Busy(

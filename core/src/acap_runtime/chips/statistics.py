@@ -1,4 +1,4 @@
-"""What became of a model's calls, as `inference.ModelStatistics` tells it."""
+"""Counts of a model's calls and runs, as `inference.ModelStatistics` reports them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Total:
-    """How many there were, and the seconds that they took together."""
+    """A number of events, and the seconds that they took together."""
 
     count: int = 0
     seconds: float = 0.0
@@ -19,9 +19,10 @@ class Total:
 
 @dataclass(slots=True)
 class Statistics:
-    """Of calls: `succeeded` and `failed` from their coming to their end, `queued` until they were sent to the chip.
+    """Times of calls: `succeeded` and `failed` from arrival to end, `queued` from arrival until they were sent.
 
-    Of executions, which have several calls where calls are put together: `converted`, `ran`, and `ran` by rows.
+    Times of executions, each of which may have several calls: `converted`, `ran`, and `by_rows`, which is `ran` split
+    by the number of rows.
     """
 
     succeeded: Total = field(default_factory=Total)
@@ -33,12 +34,20 @@ class Statistics:
     rows: int = 0
     by_rows: dict[int, Total] = field(default_factory=dict)
     last_ms: int = 0
-    """When the last call came, in milliseconds since 1970."""
+    """The time at which the last call came, in milliseconds since 1970."""
+
+    def note_execution(self, rows: int, conversion_s: float, run_s: float, *, most_rows: int) -> None:
+        """Count an execution. Only those of up to `most_rows` rows are counted by rows."""
+        self.converted.add(conversion_s)
+        self.ran.add(run_s)
+        self.rows += rows
+        if rows <= most_rows:
+            self.by_rows.setdefault(rows, Total()).add(run_s)
 
 
 @dataclass(slots=True)
 class Typical:
-    """What something usually takes: a mean that follows changes, and how far from it is still usual."""
+    """The usual time of something: a mean that follows changes, and the usual deviation from it."""
 
     mean_s: float | None = None
     deviation_s: float = 0.0
@@ -53,5 +62,5 @@ class Typical:
 
     @property
     def at_most_s(self) -> float:
-        """Few take longer; 0 where nothing is known yet."""
+        """A time that few exceed; 0 if nothing is known yet."""
         return 0.0 if self.mean_s is None else self.mean_s + 2 * self.deviation_s

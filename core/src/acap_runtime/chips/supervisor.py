@@ -104,7 +104,7 @@ class Worker:
         try:
             await asyncio.shield(self._first_start)
         except AcapError as error:
-            raise error.again() from None
+            raise error.copy() from None
 
     async def _start_first(self) -> None:
         await self._start_process()
@@ -152,7 +152,7 @@ class Worker:
         self._models.append(model)
         self._when_changed()
 
-    def holds(self, model: RemoteModel) -> bool:
+    def is_resident(self, model: RemoteModel) -> bool:
         """Return True if the worker has this model, or loads it again after a restart."""
         return model in self._models
 
@@ -166,7 +166,7 @@ class Worker:
         """Load a model once the process is up. Returns False if the worker died, but perhaps not of this model."""
         await self._settled.wait()
         if self._process is None or self._refusal is not None:
-            raise self._refusal.again() if self._refusal else Unavailable(f"the worker of {self.chip} is down")
+            raise self._refusal.copy() if self._refusal else Unavailable(f"the worker of {self.chip} is down")
         started = time.monotonic()
         try:
             await self._load(model, self._process)
@@ -308,7 +308,7 @@ class Worker:
     def _kill(self, reason: str) -> None:
         if self._process is not None:
             for model in (*self._models, *self._starting):
-                model.hold()
+                model.stop_sending()
             self._process.kill(reason)
 
 

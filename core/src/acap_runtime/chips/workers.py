@@ -1,4 +1,4 @@
-"""The processes of all chips that models run on, one each."""
+"""The worker processes of all chips that models run on, one for each chip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SelectChip: TypeAlias = Callable[[str], InstalledChip | None]
 
 
 class Workers:
-    """Makes a worker for each chip at the first model that names it; models that name none run on the `default`."""
+    """Makes the worker of a chip for the first model that names the chip. Others run on the `default`."""
 
     def __init__(
         self, default: InstalledChip | None, select: SelectChip, make: Callable[[InstalledChip], Worker]
@@ -30,7 +30,7 @@ class Workers:
         return iter(self._workers.values())
 
     def of(self, word: str | None) -> Worker:
-        """The worker of the chip that a model names, or of the default. Raises `InvalidRequest` or `NotReady`."""
+        """Return the worker of the chip that a model names, or the default. Raises `InvalidRequest` or `NotReady`."""
         if word is None:
             if self.default is None:
                 raise NotReady(
@@ -43,7 +43,7 @@ class Workers:
         return self._of(chip)
 
     def refuse(self, error: AcapError) -> None:
-        """Answer with `error` whatever waits or comes."""
+        """Fail all waiting and future calls and loads with `error`."""
         for worker in self:
             worker.refuse(error)
 

@@ -16,7 +16,7 @@ from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
 from acap_runtime.errors import InvalidRequest, redacted
 from acap_runtime.settings.camera_source import CameraSource
-from acap_runtime.settings.model_source import ModelSource, described
+from acap_runtime.settings.model_source import ModelSource, as_option_text
 from acap_runtime.settings.options import Settings, add_arguments, option_name
 from acap_runtime.settings.reading import read_settings, traced_settings
 from acap_runtime.stores.choice import make_store
@@ -92,7 +92,7 @@ def _shown(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_shown(each) for each in value]
     if isinstance(value, ModelSource):
-        return described(value)
+        return as_option_text(value)
     if isinstance(value, CameraSource):
         source = redacted(value.source)
         return source if source == value.name else f"{value.name}={source}"

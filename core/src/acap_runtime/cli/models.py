@@ -41,11 +41,11 @@ def run(arguments: Sequence[str]) -> int:
     if given.json:
         write(json.dumps(models, indent=2))
     else:
-        write("\n".join(line for model in models for line in _described(model)) or "none")
+        write("\n".join(line for model in models for line in _model_lines(model)) or "none")
     return 0
 
 
-def _described(model: Mapping[str, Any]) -> Iterable[str]:
+def _model_lines(model: Mapping[str, Any]) -> Iterable[str]:
     version = "" if model["version"] is None else f" version {model['version']}"
     labels = f" ({', '.join(model['labels'])})" if model["labels"] else ""
     chip = f" on {model['chip']}" if model["chip"] else ""

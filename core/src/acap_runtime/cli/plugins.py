@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.table import show
-from acap_runtime.plugins.installed import described
+from acap_runtime.plugins.installed import chip_label
 from acap_runtime.settings.options import add_arguments
 from acap_runtime.settings.reading import read_settings
 
@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
                 "name": plugin.name,
                 "distribution": plugin.distribution,
                 "version": plugin.version,
-                "chips": [described(backend.chip_id, backend.name) for backend in plugin.brings.backends],
+                "chips": [chip_label(backend.chip_id, backend.name) for backend in plugin.brings.backends],
                 "cameras": [camera.name for camera in plugin.brings.cameras],
                 "parameters": [store.name for store in plugin.brings.stores],
                 "problem": plugin.problem,

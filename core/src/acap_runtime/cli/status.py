@@ -42,13 +42,13 @@ def run(arguments: Sequence[str]) -> int:
             status = client.status()
             if given.watch is not None and sys.stdout.isatty():
                 sys.stdout.write(_CLEAR)
-            write(json.dumps(status, indent=2) if given.json else "\n".join(_described(status)))
+            write(json.dumps(status, indent=2) if given.json else "\n".join(_status_lines(status)))
             if given.watch is None:
                 return int(not status["server"]["ready"])
             time.sleep(given.watch)
 
 
-def _described(status: Mapping[str, Any]) -> Iterable[str]:
+def _status_lines(status: Mapping[str, Any]) -> Iterable[str]:
     server = status["server"]
     state = "ready" if server["ready"] else f"NOT ready: {server['reason']}"
     yield f"acap-runtime {server['version']}, process {server['pid']}, up {_duration(server['uptime_s'])}: {state}"

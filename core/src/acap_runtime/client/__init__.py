@@ -23,7 +23,7 @@ import grpc
 import numpy as np
 
 from acap_runtime.client.calls import CallFailed, Calls
-from acap_runtime.client.status import ModelDescription, described, plain
+from acap_runtime.client.status import ModelDescription, model_description, plain
 from acap_runtime.client.video import Frame, Stream
 from acap_runtime.contract.backend import Array
 from acap_runtime.contract.camera import StreamFormat
@@ -185,7 +185,7 @@ class Client:
 
     def model(self, name: str, *, timeout_s: float | None = None) -> ModelDescription:
         """What a model is, once it is loaded: its version, chip, inputs and outputs. `name` is as in `predict`."""
-        return described(self._calls.get_model(GetModelRequest(name=name), timeout_s=timeout_s))
+        return model_description(self._calls.get_model(GetModelRequest(name=name), timeout_s=timeout_s))
 
     def load(self, name: str, *, timeout_s: float | None = None) -> None:
         """Have the server load one of its models again, or what of it is new on disk; wait until it is served."""

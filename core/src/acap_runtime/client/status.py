@@ -1,4 +1,4 @@
-"""What a server says of itself and its models."""
+"""Reads a server's messages about itself and its models."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ModelDescription:
     outputs: tuple[TensorSpec, ...]
 
 
-def described(model: Any) -> ModelDescription:
-    """A model out of the server's message."""
+def model_description(model: Any) -> ModelDescription:
+    """Read a model from the server's message."""
     inputs, outputs = (tuple(map(_spec, tensors)) for tensors in (model.inputs, model.outputs))
     return ModelDescription(model.name, model.version, model.chip, inputs, outputs)
 
@@ -37,7 +37,7 @@ def _spec(tensor: Any) -> TensorSpec:
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """A message as JSON has it: every field by its name, None for one that is absent, an enum's value as a word."""
+    """Convert a message for JSON: every field by its name, None for an absent one, an enum's value as a word."""
     return {field.name: _plain_field(message, field) for field in message.DESCRIPTOR.fields}
 
 

@@ -1,4 +1,4 @@
-"""How calls for a model run together."""
+"""The settings by which calls for a model run together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How calls are put together: at most `size` rows of the first dimension, and at most `delay_s` of waiting."""
+    """Limits of a batch: at most `size` rows of the first dimension, and at most `delay_s` of waiting for them."""
 
     size: int = 1
     delay_s: float = 0.0

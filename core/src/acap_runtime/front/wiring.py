@@ -16,9 +16,10 @@ from acap_runtime.chips.supervisor import Worker, WorkerLimits
 from acap_runtime.chips.workers import Workers
 from acap_runtime.errors import InvalidRequest, redacted
 from acap_runtime.link.restarts import RestartPolicy
-from acap_runtime.models.catalogue import Catalogue, ModelDefaults
+from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.models.inference import Inference
 from acap_runtime.models.readiness import unready
+from acap_runtime.models.versions import ModelDefaults
 from acap_runtime.plugins.installed import InstalledChip, Plugins, chosen_chips
 from acap_runtime.services.health import HealthService
 from acap_runtime.services.inference_v2 import InferenceV2Service

@@ -1,7 +1,7 @@
-"""Small messages between front and worker: JSON over a SOCK_SEQPACKET pair, file descriptors riding along.
+"""Small messages between front and worker: JSON over a SOCK_SEQPACKET pair, with file descriptors.
 
-A packet socket keeps messages whole, so several threads may send or wait on one channel without a lock, and the
-kernel hands each message to exactly one of those that wait.
+A packet socket keeps messages whole. Several threads may send on one channel, or wait on it, without a lock: the kernel
+hands each message to exactly one of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Channel:
 
     @staticmethod
     def pair() -> tuple[Channel, Channel]:
-        """Two connected ends."""
+        """Make two connected ends."""
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return Channel(one), Channel(other)
 
@@ -62,7 +62,7 @@ class Channel:
         self._socket.setblocking(False)
 
     def send(self, message: Message, *descriptors: int) -> None:
-        """Send one message, and file descriptors with it. Raises `OSError` where the other end is gone."""
+        """Send one message, and file descriptors with it. Raises `OSError` if the other end is gone."""
         data = json.dumps(message, separators=(",", ":")).encode()
         if len(data) > _LARGEST_MESSAGE:
             raise DeviceError(f"a message of {len(data)} bytes: expected at most {_LARGEST_MESSAGE}")
@@ -72,15 +72,15 @@ class Channel:
             self._socket.send(data)
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message and the descriptors that came with it; None when the other end is closed.
+        """Return the next message and the descriptors that came with it, or None if the other end is closed.
 
-        Raises `OSError` where descriptors came and this process can have no more, `BlockingIOError` where nothing is
-        there and the channel does not block.
+        Raises `OSError` if descriptors came and this process can have no more of them, `BlockingIOError` if no message
+        is there and the channel does not block.
         """
         try:
             data, ancillary, flags = self._receive_packet()
         except ConnectionResetError:
-            # The other end closed with something unread: the kernel tells so before it gives what that end said last.
+            # The other end closed with something unread. The kernel reports that before it gives the last messages.
             data, ancillary, flags = self._receive_packet()
         if not data:
             return None
@@ -100,7 +100,7 @@ class Channel:
         )[:3]
 
     def hang_up(self) -> None:
-        """End the conversation: the other end, and whoever waits on this one, sees it closed."""
+        """Shut the connection down. The other end, and all threads that wait on this one, see it closed."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -111,7 +111,7 @@ class Channel:
 
 
 def pack_error(error: BaseException) -> list[str]:
-    """An exception as a message carries it. What a plugin did not mean to raise becomes a `DeviceError`."""
+    """Pack an exception for a message. An exception that is no `AcapError` becomes a `DeviceError`."""
     if not isinstance(error, AcapError):
         return [DeviceError.__name__, unexpected(error)]
     text = str(error)[:_LONGEST_ERROR]
@@ -123,7 +123,7 @@ def pack_error(error: BaseException) -> list[str]:
 
 
 def unpack_error(packed: Sequence[str]) -> AcapError:
-    """The exception that `pack_error` packed."""
+    """Return the exception that `pack_error` packed."""
     name, message = packed
     return _ERRORS.get(name, DeviceError)(message)
 

@@ -1,4 +1,4 @@
-"""Where a capture's frames lie: slots of one segment, which the camera's process fills and chips' processes read."""
+"""The ring of a capture's frames: slots of one segment, which the camera's process fills and chips' processes read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _SMALLEST_ENCODED = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RingLayout:
-    """A slot holds the raw picture and, behind it, the encoded frame. Memory that was never written costs nothing."""
+    """The offsets in a ring. A slot holds the raw picture and, behind it, the encoded frame.
+
+    Memory that was never written costs nothing.
+    """
 
     settings: StreamSettings
     slots: int
@@ -28,7 +31,7 @@ class RingLayout:
 
     @property
     def encoded_nbytes(self) -> int:
-        """Bytes that an encoded frame may have: more than any sane encoder makes of the picture."""
+        """The most bytes of an encoded frame: more than any sane encoder makes of the picture."""
         return 2 * self.picture_nbytes + _SMALLEST_ENCODED if self.settings.encoded else 0
 
     @property
@@ -51,7 +54,7 @@ class RingLayout:
 
 
 class Ring:
-    """The front's view of a ring. `retire` tells who has it mapped elsewhere that it is used no more."""
+    """The front's view of a ring. `retire` calls everyone who has it mapped in another process."""
 
     def __init__(self, layout: RingLayout, segment: Segment) -> None:
         self.layout = layout
@@ -60,13 +63,15 @@ class Ring:
         self._when_retired: dict[object, Callable[[], None]] = {}
 
     def when_retired(self, who: object, call: Callable[[], None]) -> None:
-        """Call once this ring is used no more, unless `who` says `leave` before."""
+        """Call `call` when the ring is retired, unless `who` leaves before."""
         self._when_retired[who] = call
 
     def leave(self, who: object) -> None:
+        """Cancel the call that `who` asked for."""
         self._when_retired.pop(who, None)
 
     def retire(self) -> None:
+        """Close the descriptor, as the ring is no longer written, and call those who asked for it."""
         self.retired = True
         self.segment.close_descriptor()
         for call in list(self._when_retired.values()):
@@ -75,5 +80,5 @@ class Ring:
 
 
 def picture_array(layout: RingLayout, view: memoryview, slot: int) -> Array:
-    """The picture of a slot, as an array that `Stream.read` writes."""
+    """Return the picture of a slot, as an array for `Stream.read` to write."""
     return np.ndarray(layout.settings.picture.shape[1:], np.uint8, view, layout.picture_offset(slot))

@@ -1,4 +1,4 @@
-"""Shared memory between front and worker: anonymous from its first moment, so that no death leaves a name behind."""
+"""Shared memory between front and worker. It is anonymous from the start, so no crash leaves a name behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from acap_runtime.errors import DeviceError
 
 ALIGNMENT: Final = 64
-"""Bytes that the start of every tensor in a segment is a multiple of."""
+"""The start of every tensor in a segment is a multiple of this many bytes."""
 
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -32,7 +32,7 @@ class Segment:
 
     @classmethod
     def create(cls, size: int) -> Segment:
-        """Make a segment of at least `size` bytes. Raises `OSError` where memory is short."""
+        """Make a segment of at least `size` bytes. Raises `OSError` if memory is short."""
         descriptor = os.memfd_create("acap-runtime", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(descriptor, -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE)
@@ -44,19 +44,19 @@ class Segment:
 
     @classmethod
     def adopt(cls, descriptor: int) -> Segment:
-        """Map a segment that the other side made, and close the descriptor it came by."""
+        """Map a segment that the other side made, and close the descriptor that it came with."""
         try:
             return cls(descriptor)
         finally:
             os.close(descriptor)
 
     def close_descriptor(self) -> None:
-        """To be called once the other side has the segment: the mapping stays."""
+        """Close the descriptor, once the other side has the segment. The mapping stays."""
         os.close(self.descriptor)
 
 
 def layout(sizes: Iterable[int], start: int = 0) -> tuple[list[int], int]:
-    """Aligned offsets for blocks of `sizes` bytes, the first at or after `start`; and the end of the last."""
+    """Return aligned offsets for blocks of `sizes` bytes, from `start` on, and the end of the last block."""
     offsets, end = [], start
     for size in sizes:
         offset = -(-end // ALIGNMENT) * ALIGNMENT

@@ -1,4 +1,4 @@
-"""Where the bytes of an input are until they are copied to a worker."""
+"""Sources of an input's bytes, from which they are copied to a worker."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol
 
 
 class Source(Protocol):
-    """Where the bytes of an input are until they are copied to the worker."""
+    """Holds the bytes of an input until they are copied to the worker."""
 
     @property
     def nbytes(self) -> int:
-        """How many they are."""
+        """The number of bytes."""
 
     def write_into(self, target: memoryview) -> None:
         """Copy all bytes into `target`, which has `nbytes`."""
@@ -22,7 +22,7 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class InlineBytes:
-    """Bytes that came in the request itself."""
+    """Bytes that came with the request."""
 
     data: bytes | memoryview
 

@@ -1,4 +1,4 @@
-"""A call for a model, whatever protocol it came by: what was given becomes what the model takes, and it runs."""
+"""Runs models for clients, whatever protocol they use: fits the given tensors to the model's inputs, and runs it."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _PICTURE_DTYPE: Final = np.dtype(np.uint8)
 
 
 class GivenTensor(Protocol):
-    """What a client gave for an input."""
+    """A tensor that a client gave for an input."""
 
     @property
     def has_data(self) -> bool:
-        """Whether there are elements, or shared memory is named, beside a dtype and a shape."""
+        """True if it has elements, or names shared memory, beside a dtype and a shape."""
 
     def read(self, name: str, expected: np.dtype[Any], default_shape: tuple[int, ...]) -> Tensor:
-        """The tensor, for an input of that name and dtype. Raises `InvalidRequest` naming it."""
+        """Read the tensor for an input of this name and dtype. Raises `InvalidRequest` with the name."""
 
 
 def check_count(what: str, count: int) -> None:
-    """Refuse a request before time is spent on each of the tensors that it names. Raises `InvalidRequest`."""
+    """Raise `InvalidRequest` for too many tensors, before time is spent on each."""
     if count > _MOST_TENSORS:
         raise InvalidRequest(f"{what}: expected at most {_MOST_TENSORS}, got {count}")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call: the model, by number or label of a version if the client cares, and what was given for its inputs.
+    """A client's call: the model, the number or label of a version if one is asked for, and the tensors.
 
-    `wanted` names outputs (none for all), as the client's protocol does in a field of the name `wanted_field`;
-    `stream` is the number of a stream whose newest picture is the input (0 for none).
+    `wanted` names outputs (none for all), and `wanted_field` is the name of that field in the client's protocol.
+    `stream` is the number of the stream whose newest picture is the input (0 for none).
     """
 
     model: str
@@ -61,12 +61,12 @@ class Request:
     wanted_field: str
     stream: int
     remaining_s: float | None
-    """Until the client's deadline; None if it has none."""
+    """The time left until the client's deadline, None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a call gave; `frame` is the reference to the frame that was the input, 0 for none."""
+    """The result of a call. `frame` is the reference to the frame that was the input, 0 for none."""
 
     version: Version
     answer: Answer
@@ -74,7 +74,7 @@ class Result:
 
 
 class Inference:
-    """Runs models for clients; `converters` is asked only for images that need a conversion."""
+    """Runs models for clients. Asks `converters` only for images that need a conversion."""
 
     def __init__(self, catalogue: Catalogue, converters: ConverterChoice, streams: Streams) -> None:
         self._catalogue = catalogue
@@ -85,9 +85,11 @@ class Inference:
         """Run a model. Raises `AcapError`."""
         started = time.monotonic()
         until = started + (NO_DEADLINE_S if request.remaining_s is None else request.remaining_s)
-        async with contextlib.AsyncExitStack() as held:
-            stream = held.enter_context(self._streams.use(request.stream)) if request.stream else None
-            version = await held.enter_async_context(self._catalogue.use(request.model, request.version, request.label))
+        async with contextlib.AsyncExitStack() as stack:
+            stream = stack.enter_context(self._streams.use(request.stream)) if request.stream else None
+            version = await stack.enter_async_context(
+                self._catalogue.use(request.model, request.version, request.label)
+            )
             model = version.model
             wanted = _wanted_outputs(model.outputs, request.wanted, request.wanted_field)
             given = request.given
@@ -95,12 +97,12 @@ class Inference:
             inputs: list[Input] = []
             if stream is not None:
                 picture = await stream.newest_picture()
-                held.callback(picture.close)
+                stack.callback(picture.close)
                 target, specs, given = _picture_input(specs, given, stream.number)
                 inputs.append(await self._fit_picture(target, stream, picture))
             for each, came in _match_inputs(specs, given):
                 tensor = came.read(each.name, each.dtype, each.shape)
-                held.callback(tensor.source.close)
+                stack.callback(tensor.source.close)
                 inputs.append(await self._fit(each, tensor))
             answer = await model.run(inputs, wanted, until)
             frame = stream.keep(picture.frame) if stream is not None and picture.frame is not None else 0
@@ -114,7 +116,7 @@ class Inference:
         return Result(version, answer, frame)
 
     async def _fit(self, spec: TensorSpec, tensor: Tensor) -> Input:
-        """Make of a tensor what the model takes: as it is, with the batch dimension it lacks, or by a conversion."""
+        """Fit a tensor to an input: as it is, with the batch dimension that it lacks, or by a conversion."""
         for shape in (tensor.shape, (1, *tensor.shape)):
             if spec.accepts(shape):
                 return Input(spec.name, tensor.dtype, shape, tensor.source)
@@ -129,7 +131,7 @@ class Inference:
         )
 
     async def _fit_picture(self, spec: TensorSpec, stream: Stream, picture: NewestPicture) -> Input:
-        """Make of a stream's picture what the model takes: as it is, or by a conversion."""
+        """Fit a stream's picture to an input: as it is, or by a conversion."""
         source = stream.settings.picture
         if spec.dtype == _PICTURE_DTYPE and spec.accepts(source.shape):
             return Input(spec.name, spec.dtype, source.shape, picture)
@@ -146,7 +148,7 @@ class Inference:
 def _match_inputs(
     specs: Sequence[TensorSpec], given: Mapping[str, GivenTensor]
 ) -> list[tuple[TensorSpec, GivenTensor]]:
-    """Pair a model's inputs with a request's: by name, but one with one whatever their names (clients say 'data')."""
+    """Pair a model's inputs with a request's, by name. A single input is paired under any name ('data' is usual)."""
     if len(given) != len(specs):
         raise InvalidRequest(
             f"inputs: expected {len(specs)} ({_listed(spec.name for spec in specs)}), got {len(given)}"
@@ -161,9 +163,9 @@ def _match_inputs(
 def _picture_input(
     specs: Sequence[TensorSpec], given: Mapping[str, GivenTensor], stream: int
 ) -> tuple[TensorSpec, Sequence[TensorSpec], Mapping[str, GivenTensor]]:
-    """The input that a stream's picture is for, the other inputs, and what was given for those.
+    """Return the input that a stream's picture is for, the other inputs, and the tensors given for those.
 
-    What comes without data, with a shape only perhaps, counts as not given.
+    A tensor without data counts as not given, even if it has a shape.
     """
     given = {name: came for name, came in given.items() if came.has_data}
     left = [spec for spec in specs if spec.name not in given]

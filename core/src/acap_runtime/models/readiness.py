@@ -1,4 +1,4 @@
-"""Whether the server can do what it was started for."""
+"""Tells if the server is ready."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from acap_runtime.models.catalogue import Catalogue
 
 
 def unready(workers: Workers, catalogue: Catalogue) -> str:
-    """What keeps the server from being ready: a chip or a required model that cannot be used; empty where it is.
+    """Return the chip or the required model that keeps the server from being ready, with the reason; else nothing.
 
-    A model that a client unloaded is not missed.
+    A model that a client unloaded does not count.
     """
     if catalogue.chipless:
         return f"model {catalogue.chipless[0]} has no chip: start the server with -j, or give the model one (chip=…)"
     for worker in workers:
-        # A chip that no model was loaded on so far is only missed where it is the server's own.
+        # A chip on which no model was loaded so far counts only if it is the server's own.
         if worker.state != "ready" and (worker is workers.default or worker.state != "idle"):
             reason = worker.refusal or worker.last_end
             return f"{worker.chip} is {worker.state}" + (f": {reason}" if reason else "")

@@ -1,4 +1,4 @@
-"""Models on disk: which versions a model has, and which models a folder holds."""
+"""Finds models and their versions on disk."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _KERNEL_FILESYSTEMS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file, and what tells it from another that takes its place."""
+    """A file, and the identity that tells it from another file at the same path."""
 
     path: Path
     identity: tuple[int, ...]
 
 
 def versions_of(path: Path) -> dict[int, Path]:
-    """Where each version is: a file is version 1 itself, a folder has one folder for each, named by its number.
+    """Return the location of each version: a file is its own version 1, a folder has a numbered folder for each.
 
-    Raises `NotFound`, `Forbidden` or `InvalidRequest` where there is none.
+    Raises `NotFound`, `Forbidden` or `InvalidRequest` if there is none.
     """
     try:
         if not path.is_dir():
@@ -56,7 +56,7 @@ def versions_of(path: Path) -> dict[int, Path]:
 
 
 def file_of(version: Path) -> ModelFile:
-    """The model file of a version: itself, or in its folder the one called ``model.*``, or the only one there is.
+    """Find the model file of a version: itself, or in its folder the file ``model.*`` or the only one.
 
     Raises `NotFound`, `Forbidden` or `InvalidRequest`.
     """
@@ -74,10 +74,10 @@ def file_of(version: Path) -> ModelFile:
 
 
 def models_in(folder: Path, suffixes: Collection[str]) -> list[ModelSource]:
-    """A model for each file with one of `suffixes` in a folder, named without it, and for each folder of versions.
+    """Find the models in a folder: each file with one of `suffixes`, named without it, and each folder of versions.
 
-    Of several that would have one name none is given, and a warning logged. Raises `NotFound` or `Forbidden` where the
-    folder cannot be read.
+    If several would have the same name, leaves all of them out and logs a warning. Raises `NotFound` or `Forbidden` if
+    the folder cannot be read.
     """
     found: dict[str, list[Path]] = {}
     try:
@@ -112,13 +112,13 @@ def _is_version(path: Path) -> bool:
 
 
 def resolve(name: str) -> str:
-    """The path of a model file without links. Raises as `identify` does, for the path as it was given."""
+    """Return the path of a model file without links. Raises as `identify` does, for the path as it was given."""
     identify(Path(name))
     return os.path.realpath(name)
 
 
 def identify(path: Path) -> ModelFile:
-    """A model file that is there and can be read. Raises `NotFound`, `Forbidden` or `InvalidRequest`."""
+    """Check that a model file exists and can be read. Raises `NotFound`, `Forbidden` or `InvalidRequest`."""
     label = f"model file {quoted(path)}"
     try:
         # O_PATH opens nothing yet: opening a device or a FIFO already has effects.
@@ -141,7 +141,7 @@ def identify(path: Path) -> ModelFile:
 
 
 def _kernel_devices() -> set[int]:
-    """Where "files" are answers of the kernel, some of them meant for the server alone, or gone once read."""
+    """Return the devices whose "files" the kernel makes up: some are for the server alone, some are gone once read."""
     found = set()
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()

@@ -1,4 +1,4 @@
-"""What a model runs before it counts as loaded, so that no client has to wait for a first run's preparations."""
+"""Makes the calls that warm a model up before it counts as loaded, so that no client waits for a slow first run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from acap_runtime.trials.samples import Scaling, input_from
 
 
 def warm_up_with(files: Sequence[Path] | None) -> WarmUp:
-    """A call for each picture or array (.npy); of zeros where `files` is None.
+    """Return a function that makes a call for each picture or array (.npy), or one call of zeros if `files` is None.
 
-    What it returns raises `InvalidRequest` for a file that does not fit the model, `NotReady` for pictures without
-    Pillow.
+    The function raises `InvalidRequest` for a file that does not fit the model, `NotReady` for a picture if Pillow is
+    not installed.
     """
 
     async def calls(specs: Sequence[TensorSpec]) -> list[Sequence[Input]]:

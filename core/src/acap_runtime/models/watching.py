@@ -1,4 +1,4 @@
-"""Sees that model files change, so that new versions are served without being asked for. Needs watchfiles, an extra."""
+"""Watches model files, so that new versions are served as they appear. Needs watchfiles, an extra."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _LOOK_S: Final = 1.0
 
 
 class Watcher:
-    """Has `catalogue` look at the disk again whenever something changes there, until it is cancelled.
+    """Refreshes `catalogue` whenever something changes on disk.
 
-    A folder of versions is watched as a whole, a file through the folder that it is in: what replaces it is another.
+    A folder of versions is watched as a whole. A file is watched through its folder, since a file that replaces it is
+    another one.
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
@@ -31,7 +32,7 @@ class Watcher:
         self._missed = False
 
     async def run(self) -> None:
-        """Watch, until this is cancelled or, which is logged, the system has no more watches to give."""
+        """Watch until this is cancelled. Logs an error and ends if the system has no more watches to give."""
         try:
             while True:
                 await self._watch_current()
@@ -43,7 +44,7 @@ class Watcher:
             await asyncio.gather(*self._refreshes, return_exceptions=True)
 
     async def _watch_current(self) -> None:
-        """Watch what the catalogue has now, until that is something else."""
+        """Watch the files and folders of the catalogue until it has others."""
         watched = self._catalogue.watched
         folders = await asyncio.to_thread(_folders, watched)
         parents = await asyncio.to_thread(_folders, {path.parent for path in watched})
@@ -51,9 +52,9 @@ class Watcher:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch(parents, watched, stop, recursive=False))
             tasks.create_task(self._watch(folders, (), stop, recursive=True))
-            await asyncio.sleep(0)  # they watch from their first step on
-            self._refresh()  # what changed while nobody watched
-            # What a client configured comes with no event of the disk.
+            await asyncio.sleep(0)  # the tasks watch from their first step on
+            self._refresh()  # for changes while nobody watched
+            # A client may configure other models, which is no event of the disk.
             while (  # noqa: ASYNC110
                 self._catalogue.watched == watched and await asyncio.to_thread(_folders, watched) == folders
             ):
@@ -63,7 +64,7 @@ class Watcher:
     async def _watch(
         self, folders: Collection[Path], only: Collection[Path], stop: asyncio.Event, *, recursive: bool
     ) -> None:
-        # Nothing is awaited before the watch begins: what changes until then would be missed.
+        # Nothing is awaited before the watch begins, as changes until then would be missed.
         if not folders:
             return
         changes = awatch(
@@ -77,7 +78,7 @@ class Watcher:
             self._refresh()
 
     def _refresh(self) -> None:
-        # Side by side, since a model that takes long to load must not keep others from being seen; but not any number.
+        # Refreshes are concurrent, so that a slow load does not hide other changes; but their number is limited.
         if len(self._refreshes) >= _MOST_REFRESHES:
             self._missed = True
             return
@@ -102,7 +103,7 @@ def _only(paths: Collection[Path]) -> Callable[[Change, str], bool]:
 
 
 def _folders(paths: Collection[Path]) -> set[Path]:
-    """Those that are folders which can be watched; asking may take as long as a disk on the network pleases."""
+    """Return the folders that can be watched. This may take long on a network disk."""
     return {path for path in paths if _is_readable_folder(path)}
 
 

@@ -32,7 +32,7 @@ class WrongHook(AcapError, TypeError):
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What a plugin brings, hook by hook."""
+    """The things that a plugin brings, hook by hook."""
 
     backends: tuple[Backend, ...] = ()
     cameras: tuple[Camera, ...] = ()
@@ -75,7 +75,7 @@ class InstalledChip:
         return words(self.backend.chip_id, self.backend.name, self.backend.aliases)
 
     def __str__(self) -> str:
-        return described(self.backend.chip_id, self.backend.name)
+        return chip_label(self.backend.chip_id, self.backend.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ class InstalledStore:
         return f"parameter store {self.store.name}"
 
 
-def described(chip_id: int | None, name: str) -> str:
-    """A chip as messages name it."""
+def chip_label(chip_id: int | None, name: str) -> str:
+    """Return the name of a chip for messages, such as ``chip 2 (tflite-cpu)``."""
     return f"chip {name}" if chip_id is None else f"chip {chip_id} ({name})"
 
 
@@ -204,7 +204,7 @@ def _load(plugin: Plugin, blocked: Collection[str]) -> Plugin:
 
 @dataclass(frozen=True)
 class Plugins:
-    """What `discover` found."""
+    """The plugins that `discover` found."""
 
     rows: tuple[Plugin, ...]
 
@@ -218,7 +218,7 @@ class Plugins:
         return tuple(other for other in self.chips if other is not chip and chip.words & other.words)
 
     def conflict(self, chip: InstalledChip) -> str | None:
-        """Why `chip` is refused where several plugins claim it."""
+        """Return the reason why `chip` is refused, if several plugins claim it."""
         rivals = self.rivals(chip)
         if not rivals:
             return None
@@ -244,11 +244,11 @@ class Plugins:
         raise NotReady(self.missing(known))
 
     def missing(self, chip: Chip) -> str:
-        """Why no plugin drives a chip of larod's table, and what to do."""
+        """Return the reason why no plugin drives a chip of larod's table, and what to do."""
         for plugin in self.rows:
             if plugin.distribution == chip.distribution and plugin.problem:
                 return f"plugin {plugin.name} of {plugin.distribution} is not used: {plugin.problem}"
-        return f"{described(chip.id, chip.name)} has no plugin here: pip install {chip.distribution}"
+        return f"{chip_label(chip.id, chip.name)} has no plugin here: pip install {chip.distribution}"
 
     def camera(self, name: str, source: str) -> InstalledCamera:
         """The camera that opens `source`. Raises `NotReady` where no plugin does, or several would."""

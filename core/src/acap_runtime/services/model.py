@@ -1,4 +1,4 @@
-"""tensorflow.serving.ModelService: which versions there are and how they are, and another set of models."""
+"""tensorflow.serving.ModelService: tells the states of versions, and replaces the set of models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from acap_runtime.errors import (
     quoted,
 )
 from acap_runtime.models.catalogue import Catalogue
-from acap_runtime.models.finishing import Finishing
+from acap_runtime.models.shielded_tasks import ShieldedTasks
 from acap_runtime.models.versions import ServedModel, Version
 from acap_runtime.proto import (
     GetModelStatusRequest,
@@ -41,8 +41,9 @@ _MOST_RELOADS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class ReloadRights:
-    """What clients may do to the set of models: nothing unless `allowed`, and then with models that are one of
-    `places` or lie in one; None stands for every place that the server can read.
+    """The rights of clients to replace the set of models: none unless `allowed`.
+
+    A model must be one of `places` or lie in one of them. None stands for every place that the server can read.
     """
 
     allowed: bool
@@ -50,10 +51,10 @@ class ReloadRights:
 
 
 class ModelService:
-    """Versions' states, and reloading.
+    """Tells the states of versions, and reloads the configuration.
 
-    `given` are the models that the server was started with: one that was left out and comes back has its chip and its
-    other options again. Nothing is reloaded before `started` is set, since a start fails with any of its models.
+    `given` are the models that the server was started with: a model that was left out and comes back has its chip and
+    its other options again. Nothing is reloaded before `started` is set, since a start fails with any of its models.
     """
 
     name: Final = "tensorflow.serving.ModelService"
@@ -66,8 +67,8 @@ class ModelService:
         self._first_given = tuple(given)
         self._started = started
         self._one_at_a_time = asyncio.Lock()
-        # Half of a reload would keep the versions that it replaces. Whoever gave up has the log and GetModelStatus.
-        self._reloading = Finishing()
+        # Half a reload would keep the versions that it replaces. A client that gave up has the log and GetModelStatus.
+        self._reloading = ShieldedTasks()
         self.methods = {
             "GetModelStatus": Method(GetModelStatusRequest, self.get_model_status),
             "HandleReloadConfigRequest": Method(ReloadConfigRequest, self.handle_reload_config_request),
@@ -76,8 +77,8 @@ class ModelService:
     async def get_model_status(self, request: Any, _context: Any) -> Any:
         """Answer a GetModelStatusRequest with the state of each version, the highest first, or of the one asked for.
 
-        A version that ended is told too. One that is served has an error where its newer content could not take its
-        place. Raises `NotFound` where there is no such model, version or label.
+        Ended versions are listed too. A version that is served has an error if its newer content could not replace it.
+        Raises `NotFound` if there is no such model, version or label.
         """
         spec = request.model_spec
         if not spec.name:
@@ -91,8 +92,8 @@ class ModelService:
     async def handle_reload_config_request(self, request: Any, _context: Any) -> Any:
         """Serve the models of a ReloadConfigRequest instead of the operator's, and answer when they are loaded.
 
-        Raises `Forbidden` where clients may not, `InvalidRequest` or `NotReady` for what cannot be done, having changed
-        nothing; and `Incomplete` where some of the loads failed, which leaves those versions out.
+        Raises `Forbidden` if clients may not do this, and `InvalidRequest` or `NotReady` if it cannot be done; then
+        nothing has changed. Raises `Incomplete` if some of the loads failed, which leaves those versions out.
         """
         if not self._rights.allowed:
             raise Forbidden("over TCP clients may not change the models, unless the server has --model-control")
@@ -111,7 +112,7 @@ class ModelService:
         if len(self._reloading) >= _MOST_RELOADS:
             raise Busy(f"{len(self._reloading)} reloads are being done or wait already; try again later")
         await self._started.wait()
-        await self._reloading.wait_for(self._reload(configs))
+        await self._reloading.run(self._reload(configs))
         response = ReloadConfigResponse()
         _write_status(response.status, None)
         for name in dict.fromkeys(request.metric_names):
@@ -178,7 +179,7 @@ def _asked_for(model: ServedModel, spec: Any) -> list[Version]:
 
 
 def _error_of(version: Version) -> AcapError | None:
-    """What went wrong with a version; that it was unloaded, as it should be, is no error."""
+    """Return the error of a version. An unload is no error."""
     if version.retired:
         return version.failure.error if version.failure else None
     return version.error
@@ -201,9 +202,9 @@ def _failures(model: ServedModel) -> Iterator[str]:
 
 
 def _read_config(config: Any, known: ModelSource | None) -> ModelSource:
-    """What a ModelConfig says of a model; what it cannot say is as it was, if the model was known.
+    """Read a ModelConfig. Settings that it cannot have stay as they were, if the model was known.
 
-    Its platform is not looked at: what a file is decides its chip. Raises `InvalidRequest` or `Unimplemented`.
+    Its platform is ignored, as the file decides on the chip. Raises `InvalidRequest` or `Unimplemented`.
     """
     name, path = config.name, config.base_path
     # A name like a path would take the place of the file that other clients mean by it.

@@ -1,4 +1,4 @@
-"""acapruntime.v1.RuntimeService: what the server says of itself."""
+"""acapruntime.v1.RuntimeService: reports the state of the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from acap_runtime.video.streams import Stream, Streams
 
 
 class RuntimeService:
-    """The state of everything, read where it is: nothing here waits for a chip, a camera or a file."""
+    """Reports the state of everything. Status calls never wait for a chip, a camera or a file."""
 
     name: Final = "acapruntime.v1.RuntimeService"
 
@@ -101,7 +101,7 @@ def _version(model: ServedModel, each: Version) -> dict[str, Any]:
         "name": model.name,
         "version": each.number,
         "labels": sorted(label for label, number in model.source.labels.items() if number == each.number),
-        "path": str(each.place if each.file is None else each.file.path),
+        "path": str(each.location if each.file is None else each.file.path),
         "state": int(each.state),
         "error": "" if each.error is None else str(each.error),
         "chip": each.worker.chip.backend.name,

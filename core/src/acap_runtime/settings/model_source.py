@@ -161,7 +161,7 @@ MODEL_OPTIONS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
 """The server's own options of a model: the meaning and the parser of each. All other options are the chip's."""
 
 
-def described(source: ModelSource) -> str:
+def as_option_text(source: ModelSource) -> str:
     """A model as ``-m`` would take it."""
     options: dict[str, Any] = dict(source.options)
     options |= {name: value for name in ("chip", "instances", "queue") if (value := getattr(source, name)) is not None}

@@ -45,20 +45,20 @@ class CapturedFrame:
         self.utc_us = (time.time_ns() - (self.client_ns - self.captured_ns)) // 1000
         self._ring = ring
         self._capture = capture
-        self.keepers = 0
-        """Streams that may give the frame out again."""
+        self.keep_count = 0
+        """The number of streams that may give the frame out again."""
         self._holders = 1
         # What is encoded is small; a client that is late may still want it when the slot has gone.
         self._copy = self._read() if ring.layout.settings.encoded else None
 
     @property
     def content(self) -> bytes:
-        """The frame as its format has it: encoded, or the picture's pixels. For who holds it."""
+        """The encoded frame, or the pixels of the picture. Only for those who hold the frame."""
         return self._read() if self._copy is None else self._copy
 
     @property
     def picture(self) -> tuple[Ring, int]:
-        """Where the raw picture lies. For who holds it."""
+        """The ring and the offset of the raw picture. Only for those who hold the frame."""
         return self._ring, self._ring.layout.picture_offset(self._slot)
 
     @property
@@ -73,7 +73,7 @@ class CapturedFrame:
 
     @property
     def in_slot(self) -> bool:
-        """Whether the slot is still this frame's. What was copied out of it, `content` has in any case."""
+        """True if the slot is still this frame's. Otherwise `content` has only a copy, if one was made."""
         return self._holders > 0
 
     def hold(self) -> CapturedFrame:
@@ -88,7 +88,7 @@ class CapturedFrame:
 
     def move_out(self) -> None:
         """Release the slot, and keep a copy of the content for those who keep the frame."""
-        if self.keepers:
+        if self.keep_count:
             self._copy = self.content
         self.release()
 
@@ -115,7 +115,7 @@ class RemoteCapture:
         self.settled = asyncio.Event()
         """Set once it is open or there is an error."""
         self.progress = time.monotonic()
-        """When the last frame came, or the capture was opened."""
+        """The time at which the last frame came, or the capture was opened (monotonic seconds)."""
         self.lost: asyncio.Future[AcapError | None] = asyncio.get_running_loop().create_future()
         """Done when the camera's process ends this capture: with the reason, or None where it says nothing."""
         self._layout = RingLayout(settings, kept_frames + _SPARE_SLOTS)
@@ -152,13 +152,13 @@ class RemoteCapture:
         self.settled.set()
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(error.again())
+                waiter.set_exception(error.copy())
         self._waiters.clear()
 
     def check(self) -> None:
         """Raise what keeps this capture from giving frames."""
         if self.error is not None:
-            raise self.error.again()
+            raise self.error.copy()
 
     def want_keyframe(self) -> None:
         """Ask for a frame that decodes by itself, for a client that joins."""
@@ -200,7 +200,7 @@ class RemoteCapture:
         frame.release()
 
     def waiter(self) -> asyncio.Future[None]:
-        """What is done when the next frame comes; it raises what ends the capture."""
+        """Return a future that is done when the next frame comes. It raises the error that ends the capture."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(future)
         future.add_done_callback(self._waiters.discard)

@@ -71,7 +71,7 @@ class Stream:
             await self._next_change()
 
     async def newest_picture(self) -> NewestPicture:
-        """What a model runs on, once there is a first frame. Raises `NotReady` where frames come without pictures."""
+        """Return the picture for a model, once there is a frame. Raises `NotReady` if frames come without pictures."""
         while self.capture.latest is None:
             self.check()
             await self._next_change()
@@ -85,7 +85,7 @@ class Stream:
     def check(self) -> None:
         """Raise what keeps this stream from giving frames."""
         if self._closed is not None:
-            raise self._closed.again()
+            raise self._closed.copy()
         self.capture.check()
 
     def keep(self, frame: CapturedFrame) -> int:
@@ -94,10 +94,10 @@ class Stream:
             return frame.number
         if frame.number not in self._kept:
             self._kept[frame.number] = frame
-            frame.keepers += 1
+            frame.keep_count += 1
         self._kept.move_to_end(frame.number)
         if len(self._kept) > self._kept_frames:
-            self._kept.popitem(last=False)[1].keepers -= 1
+            self._kept.popitem(last=False)[1].keep_count -= 1
         self.capture.keep(frame)
         return frame.number
 
@@ -116,11 +116,11 @@ class Stream:
         """Let go of everything; who waits for a frame, or comes, is told the reason."""
         self._closed = reason
         for frame in self._kept.values():
-            frame.keepers -= 1
+            frame.keep_count -= 1
         self._kept.clear()
         for waiter in self._waiters:
             if not waiter.done():
-                waiter.set_exception(reason.again())
+                waiter.set_exception(reason.copy())
         self.camera.release(self.capture)
 
     async def _next_change(self) -> None:
@@ -187,7 +187,7 @@ class Streams:
 
     @property
     def cameras(self) -> Sequence[CameraWorker]:
-        """Those that clients may name, in the order of their numbers."""
+        """The cameras that clients may name, in the order of their numbers."""
         return list(self._cameras.values())
 
     async def new(self, camera_name: str | None, settings: StreamSettings, timestamp_type: int) -> Stream:
@@ -204,7 +204,7 @@ class Streams:
         try:
             capture = await camera.open(settings)
         except NotReady as error:
-            raise error.again() if self._named else NotReady(f"{error}; {_NAME_ONE}") from None
+            raise error.copy() if self._named else NotReady(f"{error}; {_NAME_ONE}") from None
         finally:
             self._opening -= 1
         self._last += 1

@@ -83,7 +83,7 @@ class Connection:
         count = ffi.new("size_t *")
         # Neither the list nor the devices are the caller's to free.
         handles = self.call("larodListDevices", self.handle, count)
-        return [self._described(handles[index]) for index in range(count[0])]
+        return [self._read_device(handles[index]) for index in range(count[0])]
 
     def find(self, names: Sequence[str], instance: int = 0) -> Device:
         """Find the first of `names` that the service has. Raises `NotReady` with those that it has."""
@@ -98,7 +98,7 @@ class Connection:
             "this chip is not in this Axis device"
         )
 
-    def _described(self, handle: Any) -> Device:
+    def _read_device(self, handle: Any) -> Device:
         instance = ffi.new("uint32_t *")
         self.call("larodGetDeviceInstance", handle, instance)
         return Device(text(self.call("larodGetDeviceName", handle)), instance[0], handle)

@@ -139,10 +139,10 @@ class Session:
             tensors = connection.call(f"larodCreateModel{side}", model, count)
         array = ffi.new("larodTensor ***", tensors)
         undo.callback(connection.end, "larodDestroyTensors", connection.handle, array, count[0])
-        described = [self._described(tensors[index]) for index in range(count[0])]
-        names = unique_names([each.name for each in described], side.lower().removesuffix("s"))
+        descriptions = [self._read_description(tensors[index]) for index in range(count[0])]
+        names = unique_names([each.name for each in descriptions], side.lower().removesuffix("s"))
         made = []
-        for index, (tensor, name) in enumerate(zip(described, names, strict=True)):
+        for index, (tensor, name) in enumerate(zip(descriptions, names, strict=True)):
             form = form_of(replace(tensor, name=name))
             if not with_memory:
                 self._give_memory(tensors[index], form.nbytes, undo)
@@ -158,7 +158,7 @@ class Session:
         self._connection.call("larodSetTensorFd", tensor, descriptor)
         self._connection.call("larodSetTensorFdProps", tensor, _READWRITE_AND_MAP)
 
-    def _described(self, tensor: Any) -> Description:
+    def _read_description(self, tensor: Any) -> Description:
         call = self._connection.call
         dims, pitches = call("larodGetTensorDims", tensor), call("larodGetTensorPitches", tensor)
         nbytes = ffi.new("size_t *")

@@ -65,7 +65,7 @@ class Decoder:
         with self._changed:
             while True:
                 if self._error is not None:
-                    raise self._error.again()
+                    raise self._error.copy()
                 left_ns = self._expected_ns + self._timeout_ns - time.monotonic_ns()
                 if left_ns < 0:
                     self._fail(acap.Unavailable(f"{self.source}: no frame for {self.source.timeout_s:g} s"))

@@ -16,7 +16,7 @@ from acap_runtime.cli.discovery import discover
 from acap_runtime.cli.doctor.diagnosis import Check, Doctor, Findings, Result, fatal_imports
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady, redacted
 from acap_runtime.link.process import PROBE_TIME_S
-from acap_runtime.plugins.installed import InstalledChip, Plugin, Plugins, described
+from acap_runtime.plugins.installed import InstalledChip, Plugin, Plugins, chip_label
 from acap_runtime.plugins.larod_chips import CHIPS, NO_CHIP
 from acap_runtime.settings.model_source import parse_model
 from acap_runtime.settings.options import Settings, add_arguments
@@ -89,7 +89,7 @@ def _asked_for(word: str, plugins: Plugins) -> _Asked:
             return _Asked(plugin, tuple(chip for chip in plugins.chips if chip.plugin == plugin))
     for known in (NO_CHIP, *CHIPS):
         if wanted in known.words:
-            label = described(known.id, known.name)
+            label = chip_label(known.id, known.name)
             check = Check(label, "import", "not ready", plugins.missing(known))
             if known is NO_CHIP:
                 check = Check(label, "probe", "ok", "the server runs without inference")

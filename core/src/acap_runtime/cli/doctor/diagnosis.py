@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Literal
 
-from acap_runtime.cli.doctor.libraries import Library, described, libraries_in, mapped_libraries
+from acap_runtime.cli.doctor.libraries import Library, find_versions, libraries_in, mapped_libraries
 from acap_runtime.cli.doctor.smoke import smoke_conversion, smoke_inference
 from acap_runtime.contract import hookspecs
 from acap_runtime.errors import AcapError, InvalidRequest, NotReady
@@ -214,7 +214,7 @@ class Doctor:
             return [Check(label, "probe", "failed", f"its process ended after the probe: {error}")]
         finally:
             await process.end()
-        libraries = tuple(each for each in described(files) if not (each.version or "").startswith("numpy "))
+        libraries = tuple(each for each in find_versions(files) if not (each.version or "").startswith("numpy "))
         said = ", ".join(map(str, libraries)) or "none that Python itself does not have"
         return [Check(label, "probe", "ok", "ready"), Check(label, "libraries", "ok", said, libraries)]
 

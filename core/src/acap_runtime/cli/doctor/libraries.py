@@ -1,4 +1,4 @@
-"""Which shared libraries a process has mapped, and what is known of their versions."""
+"""Finds the shared libraries that a process has mapped, and their versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LIBRARY = re.compile(r"/[^\0]+\.so(?:\.[0-9.]+)?$")
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A shared library: its file, and its version, or None where neither pip nor the file's name tells."""
+    """A shared library: its file, and its version, None if neither pip nor the file's name gives one."""
 
     file: str
     version: str | None
@@ -24,25 +24,25 @@ class Library:
 
 
 def mapped_libraries(process: int) -> frozenset[str]:
-    """The shared libraries that a process has mapped, by their files. Raises `OSError` where it is gone."""
+    """Return the files of the shared libraries that a process has mapped. Raises `OSError` if it is gone."""
     return libraries_in(Path(f"/proc/{process}/maps").read_text(errors="surrogateescape"))
 
 
 def libraries_in(maps: str) -> frozenset[str]:
-    """The same of what ``/proc/PID/maps`` said."""
+    """Return the files of the shared libraries in the text of ``/proc/PID/maps``."""
     names = (line.split(maxsplit=5)[5:] for line in maps.splitlines())
     return frozenset(name[0] for name in names if name and _LIBRARY.fullmatch(name[0]))
 
 
-def described(files: Iterable[str]) -> list[Library]:
-    """The libraries of these files that are not Python's own, with their versions."""
+def find_versions(files: Iterable[str]) -> list[Library]:
+    """Find the versions of libraries by their files. Leaves out Python's own."""
     own = [file for file in sorted(files) if "/lib-dynload/" not in file]
     owners = _owners(own)
     return [Library(file, owners.get(file) or _version_in(file)) for file in own]
 
 
 def _owners(files: Iterable[str]) -> dict[str, str]:
-    """The distribution that pip installed each file with, where it was one."""
+    """Return the distribution of each file that pip installed."""
     wanted = set(files)
     found: dict[str, str] = {}
     for distribution in distributions():
@@ -55,6 +55,6 @@ def _owners(files: Iterable[str]) -> dict[str, str]:
 
 
 def _version_in(file: str) -> str | None:
-    # libyuv.so.0 tells the version of its interface; the file that it links to often the whole version.
+    # libyuv.so.0 has the version of its interface, and the file that it links to often the whole version.
     found = re.search(r"\.so\.([0-9.]+)$", str(Path(file).resolve()))
     return found[1] if found else None

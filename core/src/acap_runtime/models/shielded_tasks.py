@@ -1,4 +1,4 @@
-"""Work that is finished even if nobody waits for it any more."""
+"""Tasks that run to their end even if nobody waits for them any more."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-class Finishing:
-    """What was begun and is not done yet: so many pieces of work as its length says."""
+class ShieldedTasks:
+    """Runs coroutines that a cancelled caller must not leave half done. Its length is the number that run."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -16,8 +16,8 @@ class Finishing:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    async def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it, and wait until it is done; who gives up waiting leaves it to be done all the same."""
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine to its end. A caller that is cancelled stops waiting, and the work goes on."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -26,4 +26,4 @@ class Finishing:
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever still waits has it
+            task.exception()  # marked as retrieved: the caller raises it, if one still waits
