@@ -88,7 +88,7 @@ def perform(arguments: argparse.Namespace, rest: list[str]) -> int:
     if arguments.command == "check":
         return check()
     if arguments.command == "release":
-        return run(PYTHON, ROOT / "packaging" / "release.py", *rest)
+        return run(PYTHON, ROOT / "packaging" / "release.py", *rest, folder=Path.cwd())
     if arguments.long:
         return test_long()
     return test_oldest(rest) if arguments.oldest else test(rest, long=False)
@@ -282,8 +282,8 @@ def extras(distribution: Path) -> list[str]:
     return sorted(described["project"].get("optional-dependencies", {}))
 
 
-def run(*command: object, environment: dict[str, str] | None = None) -> int:
-    return subprocess.run([str(word) for word in command], cwd=ROOT, env=environment, check=False).returncode
+def run(*command: object, folder: Path = ROOT, environment: dict[str, str] | None = None) -> int:
+    return subprocess.run([str(word) for word in command], cwd=folder, env=environment, check=False).returncode
 
 
 def need(exit_code: int, problem: str) -> None:

@@ -107,7 +107,7 @@ def main() -> int:
         "dev.py release", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     output_help = "the release's folder [%(default)s]"
-    parser.add_argument("--output", type=Path, default=Path("dist"), metavar="DIR", help=output_help)
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", metavar="DIR", help=output_help)
     parser.add_argument("--allow-dirty", action="store_true", help="release what is here, committed or not")
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     arguments = parser.parse_args()
@@ -127,7 +127,7 @@ def main() -> int:
         print(json.dumps(as_json(commit, distributions, output), indent=2))
     else:
         print(f"{output}: {len(distributions)} distributions of {commit}")
-        print(f"pip install --extra-index-url {(output / 'simple').as_uri()} {distributions[0].name}")
+        print(f"pip install --find-links {output} {distributions[0].name}")
     return 0
 
 

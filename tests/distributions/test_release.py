@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag
 
+import debian_root
 import environments
 import pytest
 from packaging.utils import canonicalize_name
@@ -404,6 +405,22 @@ def test_an_installation_goes_up_to_the_next_release_and_back_down(command: Path
     assert versions(command) == (VERSION, NEXT_MICRO)
     install(venv, folder, f"{PLUGIN}=={VERSION}")
     assert versions(command) == (VERSION, VERSION)
+
+
+@pytest.mark.timeout(300)
+def test_a_fresh_machine_installs_goes_up_to_the_next_release_and_back_down(
+    root: debian_root.Root, folder: Path, later: Path
+) -> None:
+    """Without checkout, compiler and pip: the root has Python 3.13 and what uv brings."""
+    shown = {UV: "/usr/local/bin/uv", folder: "/srv/release", later: "/srv/later"}
+    root.run("uv", "--quiet", "venv", "--clear", "/srv/installed", shown=shown)
+    install = ("uv", "--quiet", "pip", "install", "--python", "/srv/installed")
+    for place, version in (("release", VERSION), ("later", NEXT_MICRO), ("release", VERSION)):
+        wanted = [f"acap-runtime=={version}", f"{PLUGIN}=={version}"]
+        refresh = [word for name in ("acap-runtime", PLUGIN) for word in ("--refresh-package", name)]
+        root.run(*install, *refresh, "--extra-index-url", f"file:///srv/{place}/simple", *wanted, shown=shown)
+        (row,) = json.loads(root.run("/srv/installed/bin/acapruntime", "plugins", "--json"))
+        assert (row["version"], row["problem"]) == (version, None)
 
 
 def test_a_plugin_that_is_not_made_for_the_core_is_refused_in_words(command: Path, core_of_the_future: Path) -> None:

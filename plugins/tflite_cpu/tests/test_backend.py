@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from acap_runtime_tflite_cpu import TfliteCpuBackend
 from acap_runtime_tflite_cpu.model_file import LARGEST_FILE
+from acap_runtime_tflite_cpu.runtime import remedy
 from packaging.requirements import Requirement
 
 A_FILE_CUT_SHORT = """
@@ -124,3 +125,19 @@ def test_every_machine_gets_the_runtime_that_has_a_wheel_for_it():
     assert runtimes("x86_64", "3.11") == runtimes("aarch64", "3.14") == ["ai-edge-litert>=2.1"]
     assert runtimes("armv7l", "3.11") == ["numpy<2", "tflite-runtime==2.14.0"]
     assert runtimes("armv7l", "3.12") == ["numpy<2"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "python", "said"),
+    [
+        ("x86_64", (3, 14), "pip install 'ai-edge-litert>=2.1'"),
+        ("armv7l", (3, 11), "pip install tflite-runtime==2.14.0 'numpy<2'"),
+        (
+            "armv7l",
+            (3, 13),
+            "wheels end at Python 3.11, and this is 3.13; run it with Python 3.11",
+        ),
+    ],
+)
+def test_who_has_no_runtime_is_told_what_to_do(machine: str, python: tuple[int, int], said: str) -> None:
+    assert said in remedy(machine, python)

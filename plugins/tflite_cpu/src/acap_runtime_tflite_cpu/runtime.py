@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import platform
+import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 import acap_runtime as acap
 import numpy as np
+
+LAST_OF_TFLITE_RUNTIME: Final = (3, 11)
+"""The newest Python that tflite-runtime has wheels for."""
 
 
 def find_interpreter() -> Any:  # neither runtime has types
@@ -23,7 +27,9 @@ def find_interpreter() -> Any:  # neither runtime has types
             problems.append(f"{package}: {reason(error)}")
         except ImportError as error:
             problems.append(f"{package}: {acap.unexpected(error)}")  # it is there, and does not go with another library
-    raise acap.NotReady(f"no TensorFlow Lite runtime here ({'; '.join(problems)}): {_remedy()}")
+    raise acap.NotReady(
+        f"no TensorFlow Lite runtime here ({'; '.join(problems)}): {remedy(platform.machine(), sys.version_info[:2])}"
+    )
 
 
 def reason(error: Exception) -> str:
@@ -31,7 +37,14 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or acap.unexpected(error)
 
 
-def _remedy() -> str:
-    if platform.machine() in ("x86_64", "aarch64"):
+def remedy(machine: str, python: tuple[int, int]) -> str:
+    """Return what to do on such a machine, as `platform.machine` names it, with such a Python."""
+    if machine in ("x86_64", "aarch64"):
         return "pip install 'ai-edge-litert>=2.1'"
-    return "pip install tflite-runtime==2.14.0 'numpy<2' (with Python 3.11)"
+    if python <= LAST_OF_TFLITE_RUNTIME:
+        return "pip install tflite-runtime==2.14.0 'numpy<2'"
+    last, here = (".".join(map(str, version)) for version in (LAST_OF_TFLITE_RUNTIME, python))
+    return (
+        f"on {machine} the last runtime is tflite-runtime 2.14, whose wheels end at Python {last}, and this is {here}; "
+        f"run it with Python {last}, as Debian 12 has it"
+    )
