@@ -44,8 +44,8 @@ FRESH_MACHINES = ["debian12", "debian13", "debian-unstable"]
 """On which --long runs both commands: the stable releases, and the newest Python."""
 APART = ["tests/distributions", "tests/cli/test_new_plugin.py", "tests/docs/test_writing_a_plugin.py"]
 """Tests that install distributions into environments of their own."""
-IN_PARALLEL = ["--numprocesses", "4", "--dist", "loadgroup", "--no-loadscope-reorder"]
-"""Tests wait more than they compute: four at a time keep two processors busy."""
+IN_PARALLEL = ["--numprocesses", "3", "--dist", "loadgroup", "--no-loadscope-reorder"]
+"""Tests wait more than they compute: three at a time keep two processors busy."""
 INCOMPLETE = 3
 """docs/build_tables.py could not compare: not all tests can run here."""
 SWIFTSHADER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "acap-runtime" / "swiftshader"

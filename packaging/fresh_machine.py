@@ -89,8 +89,9 @@ def main() -> int:
     except RootError as error:
         say(f"error: {error}")
         return 1
-    if given.record:
-        record([machine for machine in machines if machine.passed and not given.only])
+    whole = [machine for machine in machines if machine.passed and not given.only]
+    if given.record and whole:
+        record(whole)
     if given.json:
         print(json.dumps([asdict(machine) for machine in machines], indent=2))
     else:
@@ -151,7 +152,8 @@ def step(root: Root, command: str, shown: Mapping[Path, str]) -> Step:
 
 def closing_line(line: str) -> list[tuple[str, int]]:
     """The counts of pytest's last line, such as ``== 81 passed, 2 skipped in 10.03s ==``; none in any other line."""
-    if not re.search(r"\b(passed|failed|errors?)\b.* in \d+\.\d+s", line):
+    # Tests that run pytest quote its closing line too, behind other characters.
+    if not re.match(r"(=+ )?\d+ (passed|failed|errors?)\b.* in \d+\.\d+s", line):
         return []
     return [(word, int(count)) for count, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", line)]
 

@@ -180,7 +180,7 @@ def test_sdists_hold_sources_tests_and_the_licence(folder: Path) -> None:
     for path in folder.glob("*.tar.gz"):
         files, top = contents(path), path.name.removesuffix(".tar.gz")
         assert files[f"{top}/LICENSE"] == (ROOT / "LICENSE").read_bytes()
-        assert any(name.startswith(f"{top}/tests/test_") for name in files)
+        assert any(re.fullmatch(rf"{re.escape(top)}/tests/(\w+/)?test_\w+\.py", name) for name in files)
         assert any(name.startswith(f"{top}/src/") for name in files)
 
 

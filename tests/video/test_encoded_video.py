@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 import pytest
 from acap_runtime.client import CallFailed, Client, Frame, Stream, connect
+from acap_runtime.testing.lateness import Lateness
 from PIL import Image
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -121,11 +122,13 @@ def test_a_client_of_h264_that_is_late_for_a_while_misses_nothing(served: Client
 def test_frames_come_at_the_rate_that_was_asked_for(served: Client, stream_format: Any) -> None:
     with served.stream(stream_format, 160, 120, framerate=15, timestamps="mono-capture") as stream:
         fetch(stream, 2)
-        frames = fetch(stream, 16)
-    seconds = (frames[-1].timestamp_us - frames[0].timestamp_us) / 1e6
-    assert seconds == pytest.approx(1.0, abs=0.1)
+        with Lateness() as lateness:
+            frames = fetch(stream, 16)
     stamps = [frame.timestamp_us for frame in frames]
-    assert stamps == sorted(set(stamps))
+    assert 0.9 <= (stamps[-1] - stamps[0]) / 1e6 <= 1.1 + lateness.total_s
+    assert stamps == sorted(stamps)
+    # A busy machine decodes a picture late, and the one before it is given again.
+    assert len(stamps) - len(set(stamps)) <= lateness.total_s * 15
 
 
 class TestModels:

@@ -12,6 +12,8 @@ from acap_runtime.errors import NotFound, Unavailable, quoted
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.services.rpc import Method, Subscription
 
+_LAST_STATUS_S: Final = 0.1
+
 
 class HealthService:
     """Answers from how things are, so that no status is older than what it tells of.
@@ -59,6 +61,8 @@ class HealthService:
                 yield HealthCheckResponse(status=status)
                 told = status
             if self._stopping:
+                # gRPC drops a message that a client has not read yet when the call ends with an error.
+                await asyncio.sleep(_LAST_STATUS_S)
                 raise Unavailable("the server stops")
             await news.wait()
 

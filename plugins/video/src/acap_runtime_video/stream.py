@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Final
 
 import acap_runtime as acap
 
@@ -11,8 +10,6 @@ from acap_runtime_video.encoder import Encoder
 from acap_runtime_video.pace import Ticks
 from acap_runtime_video.picture import Converter
 from acap_runtime_video.sharing import Borrowed
-
-_MICROSECOND_NS: Final = 1000
 
 
 class VideoStream(acap.Stream):
@@ -32,8 +29,8 @@ class VideoStream(acap.Stream):
     def read(self, picture: acap.Array, *, keyframe: bool = False) -> acap.Frame:
         self._ticks.wait()
         captured = self._decoder.newest()
-        # Times grow from frame to frame. Clients see microseconds, so a picture that is given again is one younger.
-        self._given_ns = max(captured.captured_ns, self._given_ns + _MICROSECOND_NS)
+        # Times grow from frame to frame: where a picture is given again, by as little as can be.
+        self._given_ns = max(captured.captured_ns, self._given_ns + 1)
         if captured is not self._captured:
             self._captured, self._converted = captured, self._converter.convert(captured.frame)
         self._converter.write(self._converted, picture)
