@@ -1,6 +1,7 @@
-"""The least that serves a model over gRPC from Python: grpcio's synchronous server around one interpreter.
+"""The smallest Python gRPC server for a model: grpcio's synchronous server around one interpreter.
 
-It checks nothing and can do nothing else: the yardstick for what checks, queues, deadlines and a worker process cost.
+It checks nothing and does nothing else. It is the yardstick for the cost of checks, queues, deadlines and a worker
+process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All contestants, running side by side, of which one at a time is measured."""
+"""Runs all contestants side by side and measures one at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bench:
         self._answers: dict[str, str] = {}
 
     def measure(self, row: Row, seconds: float) -> Sample:
-        """Measure a row's contestant once. Raises `MeasurementError`, also where its answers differ from others'."""
+        """Measure a row's contestant once. Raises `MeasurementError`, also if its answers differ from others'."""
         workload = row.workload
         command = {
             "request": str(workload.requests[row.contestant]),
@@ -49,7 +49,7 @@ class Bench:
 
 @contextlib.contextmanager
 def running_bench(folder: Path, workloads: Sequence[Workload]) -> Iterator[Bench]:
-    """Start what these workloads need, and wait until each request has been answered once."""
+    """Start the servers that these workloads need, and wait until each request has been answered once."""
     calls = [
         (_server_of(workload, contestant), method, request.read_bytes())
         for workload in workloads
@@ -66,13 +66,13 @@ def running_bench(folder: Path, workloads: Sequence[Workload]) -> Iterator[Bench
             servers[name].wait_for_answer(request, method)
         for name, server in servers.items():
             if name != "bare":
-                # Ours answers while it still looks for a chip that converts images.
+                # Our server already answers while it looks for a chip that converts images.
                 server.wait_for_log("ready")
         yield Bench(servers, load, in_process)
 
 
 def _calls(workload: Workload) -> Iterator[tuple[str, str, Path]]:
-    """Who sends what to a server: registrations first."""
+    """Yield each contestant's requests to a server, registrations first."""
     for contestant, registration in workload.registrations.items():
         yield contestant, REGISTER, registration
     for contestant, request in workload.requests.items():

@@ -1,4 +1,4 @@
-"""Talking to a process that measures: a JSON object a line, one answer to each."""
+"""Talks to a measuring process: one JSON object per line, one answer to each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATIENCE_S: Final = 120.0
 
 
 class MeasurementError(Exception):
-    """Something could not be measured."""
+    """A measurement failed."""
 
 
 class Measurer:
@@ -46,7 +46,7 @@ class Measurer:
 
 @contextlib.contextmanager
 def measurer(script: str) -> Iterator[Measurer]:
-    """Start a script of this folder; it ends with the block."""
+    """Start a script of this folder, and stop it at the end of the block."""
     with subprocess.Popen(
         [sys.executable, str(_HERE / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -57,7 +57,7 @@ def measurer(script: str) -> Iterator[Measurer]:
 
 
 def answer_commands(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Answer the commands that come on standard input, until it ends."""
+    """Answer commands from standard input until it ends."""
     for line in sys.stdin:
         try:
             result = answer(json.loads(line))

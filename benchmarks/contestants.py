@@ -1,4 +1,4 @@
-"""The servers that are compared, each a process of its own."""
+"""The servers under comparison, each in its own process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Server:
         return _with_descendants(self.process.pid)
 
     def wait_for_answer(self, request: bytes, method: str = PREDICT) -> None:
-        """Wait until it listens and has answered. Raises `MeasurementError` where it does not."""
+        """Wait until it listens and has answered. Raises `MeasurementError` if it does not."""
         watchdog = threading.Timer(_START_TIME_S, self.process.kill)
         watchdog.start()
         try:
@@ -48,7 +48,7 @@ class Server:
             watchdog.cancel()
 
     def wait_for_log(self, text: str) -> None:
-        """Wait until it has written something. Raises `MeasurementError` where it does not."""
+        """Wait until its log contains `text`. Raises `MeasurementError` if it does not."""
         end = time.monotonic() + _START_TIME_S
         while text not in self.log.read_text():
             if time.monotonic() > end or self.process.poll() is not None:
@@ -67,7 +67,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(command: Command, socket: Path) -> Iterator[Server]:
-    """Start a server that listens on `socket`; it is stopped with the block."""
+    """Start a server that listens on `socket`, and stop it at the end of the block."""
     log = socket.with_suffix(".log")
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
@@ -107,7 +107,7 @@ def our_server(
 
 
 def first_answer_s(command: Command, socket: Path, request: bytes) -> float:
-    """Seconds from starting a server to its first answer, for a client that tries until it listens."""
+    """Return the seconds from a server's start to its first answer, for a client that retries until it listens."""
     started = time.perf_counter()
     with running(command, socket) as server:
         server.wait_for_answer(request)

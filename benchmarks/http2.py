@@ -1,7 +1,7 @@
-"""As much of an HTTP/2 client as unary gRPC calls over a unix socket take.
+"""A minimal HTTP/2 client for unary gRPC calls over a unix socket.
 
-A grpcio client needs as much processor time for a call as the server does, and where both share two cores, half of
-what is measured would be the client.
+A grpcio client needs as much processor time for a call as the server does. If both share two cores, the client would
+be half of the measurement.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _LARGEST_WINDOW: Final = 2**31 - 1
 _DEFAULT_FRAME_SIZE: Final = 2**14
 _LARGEST_FRAME_SIZE: Final = 2**24 - 1
 _MESSAGE_PREFIX: Final = 5
-"""gRPC's own bytes before each message: compressed or not, and its length."""
+"""gRPC's own bytes before each message: a compression flag and the message's length."""
 _MOST_FRAMES: Final = 256
-"""Sent at once: a frame is two buffers, and sendmsg takes no more than 1024 of them."""
+"""Frames sent at once. A frame is two buffers, and sendmsg takes at most 1024 buffers."""
 
 
 class CallFailedError(Exception):
@@ -35,7 +35,7 @@ class CallFailedError(Exception):
 
 
 class Connection:
-    """Calls of one method, one at a time. Use as a context manager."""
+    """Calls one method, one call at a time. Use it as a context manager."""
 
     def __init__(self, path: Path, method: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -60,9 +60,9 @@ class Connection:
         self._socket.close()
 
     def call(self, message: bytes) -> memoryview:
-        """Send a request and return the answer's message, in memory that the next call overwrites.
+        """Send a request and return the answer's message. The next call overwrites its memory.
 
-        Raises `CallFailedError` where the server answers without one.
+        Raises `CallFailedError` if the server answers without a message.
         """
         self._stream += 2
         self._stream_window = self._first_window
@@ -113,7 +113,7 @@ class Connection:
             sent = max(0, sent - len(buffer))
 
     def _receive(self, position: int) -> tuple[int, int, int]:
-        """Read a frame and do as it says; a part of the answer goes to `position`. Kind, flags, length."""
+        """Read and handle a frame, writing answer data to `position`. Returns its kind, flags and length."""
         head = self._reader.read(9)
         if len(head) < 9:
             raise ConnectionError("the server closed the connection")
@@ -166,7 +166,7 @@ def _frame_head(length: int, kind: int, flags: int, stream: int) -> bytes:
 
 
 def _header_block(method: str) -> bytes:
-    # HPACK without its dynamic table: POST and http by their numbers, :path and :authority by their names' numbers.
+    # HPACK without its dynamic table: POST and http are fully indexed, :path and :authority have indexed names.
     fields = b"\x83\x86" + b"\x04" + _text(method) + b"\x01" + _text("localhost")
     for name, value in (("te", "trailers"), ("content-type", "application/grpc"), ("grpc-timeout", "60S")):
         fields += b"\0" + _text(name) + _text(value)
@@ -174,5 +174,5 @@ def _header_block(method: str) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    assert len(text) < 127  # HPACK writes longer ones in another way
+    assert len(text) < 127  # HPACK encodes longer strings differently
     return bytes((len(text),)) + text.encode()

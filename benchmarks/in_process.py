@@ -1,4 +1,4 @@
-"""The chip's own rate: the interpreter without any server, called by threads in turn."""
+"""Measures the chip's own rate: threads call the interpreter in turn, without any server."""
 
 from __future__ import annotations
 

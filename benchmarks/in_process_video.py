@@ -1,4 +1,4 @@
-"""The chip's own rate on video frames: libyuv and the interpreter in one thread, without any server."""
+"""Measures the chip's own rate on video frames: libyuv and the interpreter in one thread, without any server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU's interpreter, as its own documentation has it: what every server here wraps."""
+"""The CPU's interpreter, used as its documentation shows. Every server here wraps it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class LockedInterpreter:
-    """A model with one input and one output on one thread with XNNPACK, for one caller at a time."""
+    """Runs a model with one input and one output, on one thread with XNNPACK, for one caller at a time."""
 
     def __init__(self, path: Path) -> None:
         runtime: Any = import_module("ai_edge_litert.interpreter")

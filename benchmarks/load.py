@@ -1,4 +1,4 @@
-"""The load: clients that call a server again and again."""
+"""Generates load: clients that call a server repeatedly."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def _load(command: dict[str, Any]) -> dict[str, Any]:
 
 
 def digest(answer: memoryview) -> str:
-    """What tells a server's outputs from different ones."""
+    """Return a digest of a server's outputs. Different outputs have different digests."""
     outputs = PredictResponse.FromString(answer.tobytes()).outputs
     return _hash([outputs[name].tensor_content for name in sorted(outputs)])
 
 
 def digest_v2(answer: memoryview) -> str:
-    """The same of a ModelInferResponse."""
+    """Return the digest of a ModelInferResponse's outputs."""
     response = ModelInferResponse.FromString(answer.tobytes())
     named = zip((output.name for output in response.outputs), response.raw_output_contents, strict=True)
     return _hash([content for _, content in sorted(named)])
@@ -59,7 +59,7 @@ _DIGESTS: Final = {PREDICT: digest, INFER: digest_v2}
 
 
 def _ask_for_the_reason(socket: Path, method: str, request: bytes) -> None:
-    """Repeat a call in a way that raises the status that the server gives."""
+    """Repeat a call through a client that raises the server's status."""
     with grpc.insecure_channel(f"unix://{socket.absolute()}", [("grpc.max_send_message_length", -1)]) as channel:
         channel.unary_unary(method, None, None)(request, timeout=30.0)
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Offer a server twice the calls that its chip can run, and see what becomes of them.
+"""Offer a server twice the calls that its chip can run, and measure the outcome.
 
-Calls that were let in must keep their deadlines, the others must hear so at once, and health checks must not wait for
-either. The chip is the debug one, which sleeps: what is measured is the server's admission, not a model.
+Admitted calls must meet their deadlines, the others must be refused at once, and health checks must wait for neither.
+The chip is the debug one, which sleeps. This measures the server's admission, not a model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TARGETS: Final = {
 
 @dataclass
 class Outcomes:
-    """What became of the calls: how many of each status, and milliseconds until each answer, refusal, health check."""
+    """The outcomes of the calls: a count of each status, and milliseconds to each answer, refusal and health check."""
 
     codes: Counter[str] = field(default_factory=Counter)
     served_ms: list[float] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is reported: calls/s offered, served and refused, and what `TARGETS` are about."""
+    """The reported figures: calls/s offered, served and refused, and the values that `TARGETS` limit."""
 
     offered_per_s: float
     served_per_s: float
@@ -66,7 +66,7 @@ class Figures:
 
 
 async def overload(address: str, seconds: float, factor: float) -> Outcomes:
-    """Call at `factor` times the chip's rate, whatever the answers, each second call with the shorter deadline."""
+    """Call at `factor` times the chip's rate, regardless of answers. Every other call has the shorter deadline."""
     outcomes = Outcomes()
     content = PredictRequest(model_spec={"name": "busy"})
     content.inputs["data"].dtype = _DT_UINT8
@@ -109,7 +109,7 @@ async def _check_health(health: Any, took_ms: list[float]) -> None:
 
 
 def figures(outcomes: Outcomes, seconds: float) -> Figures:
-    """What the outcomes come to."""
+    """Summarise the outcomes."""
     served, late = outcomes.codes["OK"], outcomes.codes[_LATE.name]
     return Figures(
         sum(outcomes.codes.values()) / seconds,
@@ -140,7 +140,7 @@ def main() -> int:
         model.write_text(f"delay = {_RUN_S}")
         with running(our_server(socket, {"busy": model}, chip=1), socket) as server:
             server.wait_for_log("ready")
-            asyncio.run(overload(f"unix://{socket}", 1.0, 0.5))  # let it learn how long a run takes
+            asyncio.run(overload(f"unix://{socket}", 1.0, 0.5))  # the server learns how long a run takes
             measured = figures(
                 asyncio.run(overload(f"unix://{socket}", arguments.seconds, arguments.factor)), arguments.seconds
             )

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure Predict: the chip alone, a bare gRPC server around it, and this project's server, in turns.
+"""Measure Predict: the chip alone, a bare gRPC server around it, and this project's server, in turn.
 
-Prints a table for each workload, and whether the project's targets are met. Only ratios within one run count: how
-fast a machine is changes from run to run.
+Prints a table for each workload, and tells which of the project's targets are met. Compare only ratios within one run:
+a machine's speed changes from run to run.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ CLIENTS: Final = (1, 2, 4, 8)
 ROOT: Final = Path(__file__).parent.parent
 FIRST_ANSWER_MODEL: Final = "mobilenet_v2"
 ECHO_SHARE: Final = 0.5
-"""Of the seconds given, for calls without a model: in that time there are enough of them."""
+"""The share of the given seconds for calls without a model: that time is enough for many of them."""
 
 
 def main() -> int:
     arguments = _parse()
-    # Else the servers would outlive this process.
+    # Otherwise the servers would outlive this process.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     started = time.monotonic()
     try:
@@ -136,7 +136,7 @@ def _rounds(folder: Path, workloads: list[Workload], arguments: argparse.Namespa
         for number in range(arguments.rounds):
             for workload, group in groupby(rows, lambda row: row.workload):
                 _say(f"round {number + 1}/{arguments.rounds}: {workload.name}")
-                # There and back, so that none is always the first or the last.
+                # Alternate the direction, so that no row is always first or last.
                 for row in list(group)[:: -1 if number % 2 else 1]:
                     seconds = arguments.seconds * (1.0 if workload.model or row.paced_per_s else ECHO_SHARE)
                     row.samples.append(bench.measure(row, seconds))
@@ -148,7 +148,7 @@ def _machine() -> dict[str, Any]:
     for name in ("acap-runtime", "grpcio", "protobuf", "ai-edge-litert"):
         with contextlib.suppress(PackageNotFoundError):
             about[name] = version(name)
-    # What large inputs cost is copies: a machine that copies slower is slower there, whatever the server does.
+    # Copies dominate the cost of large inputs. A machine that copies slower is slower there, whatever the server does.
     return {**about, "a copy of 6.2 MB in ms": round(_copy_ms(1920 * 1080 * 3), 2)}
 
 

@@ -1,4 +1,4 @@
-"""Results for people."""
+"""Formats results for people."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workloads import BARE, FIRST_ANSWER, IN_PROCESS
 
 
 def lines(results: Results) -> Iterator[str]:
-    """Tables of all rows, with the targets below each."""
+    """Yield tables of all rows, with the targets below each."""
     yield ", ".join(f"{name} {value}" for name, value in results.machine.items())
     yield "Medians over rounds. Ratios are of requests/s in the same round. CPU is processor time per request."
     targets = results.targets()
@@ -54,7 +54,7 @@ def _cells(row: Row, results: Results, others: Sequence[str]) -> list[str]:
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, numbers to the right."""
+    """Align the first column to the left and numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in table]
 

@@ -1,4 +1,4 @@
-"""What was measured: rows of samples, their medians, ratios and the targets."""
+"""Measured results: rows of samples, their medians, their ratios and the targets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workloads import BARE, FIRST_ANSWER, IN_PROCESS, OURS, OURS_SHARED, OURS_TW
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant with a workload and a number of clients: a sample of each round.
+    """A contestant with a workload and a number of clients. It has one sample per round.
 
-    `paced_per_s` is how many requests a client sends, None for as many as it can.
+    `paced_per_s` is the number of requests that a client sends per second, or None for as many as it can.
     """
 
     workload: Workload
@@ -26,15 +26,15 @@ class Row:
     samples: list[Sample] = field(default_factory=list)
 
     def median(self, value: str) -> float:
-        """Of a `Sample`'s field, over rounds."""
+        """Return the median of a `Sample`'s field over rounds."""
         return float(median(getattr(sample, value) for sample in self.samples))
 
     def ratio(self, other: Row, value: str = "per_s") -> float:
-        """The median of this row's value divided by the other's in the same round."""
+        """Return the median over rounds of this row's value divided by the other's."""
         return median(mine / theirs for mine, theirs in self._pairs(other, value))
 
     def difference(self, other: Row, value: str) -> float:
-        """The median of this row's value less the other's in the same round."""
+        """Return the median over rounds of this row's value minus the other's."""
         return median(mine - theirs for mine, theirs in self._pairs(other, value))
 
     def _pairs(self, other: Row, value: str) -> list[tuple[float, float]]:
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Target:
-    """What this project wants, and what was measured."""
+    """A target of this project, and the measured value."""
 
     workload: str
     meaning: str
@@ -62,17 +62,20 @@ class Results:
     settings: Mapping[str, Any]
     rows: Sequence[Row]
     first_answers_s: Mapping[str, Sequence[float]]
-    """Of each contestant's starts."""
+    """Seconds to the first answer of each contestant's starts."""
 
     def ratio(self, row: Row, contestant: str) -> float | None:
-        """A row's requests/s to another contestant's; of a paced row, which has no rate of its own, p50 inverted."""
+        """Return the ratio of a row's requests/s to another contestant's.
+
+        A paced row has no rate of its own: its ratio is that of the inverted p50s.
+        """
         other = self._find(row.workload.name, contestant, row.clients, row.paced_per_s)
         if other is None:
             return None
         return row.ratio(other) if row.paced_per_s is None else other.ratio(row, "p50_ms")
 
     def targets(self) -> list[Target]:
-        """The targets that this run says something about."""
+        """Return the targets that this run covers."""
         targets = [
             self._rate("mobilenet_v2", OURS, 0.92),
             self._rate("mobilenet_v2", OURS_TWO, 1.7),

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure video: Predict on the newest frame of a 1080p stream, and what fetching a frame costs.
+"""Measure video: Predict on the newest frame of a 1080p stream, and the cost of fetching a frame.
 
-The chip's own rate is that of libyuv and the interpreter in one process, on frames that came from the same stream.
-Only ratios within one run count: how fast a machine is changes from run to run.
+The chip's own rate is that of libyuv and the interpreter in one process, on frames of the same stream. Compare only
+ratios within one run: a machine's speed changes from run to run.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ _TIMEOUT_S: Final = 30.0
 
 @dataclass(frozen=True)
 class Fetching:
-    """What a client of a stream sees: milliseconds from capture until it has the frame, and of a call for a frame that
-    is there already; and processor time of the server, the camera's process included, for each frame.
+    """The cost of a stream to its client and its server.
+
+    It holds the milliseconds from capture until the client has the frame, the milliseconds of a call for a frame that
+    is already there, and the server's processor time per frame, including the camera's process.
     """
 
     size: str
@@ -93,7 +95,7 @@ class Video:
 
 def main() -> int:
     arguments = _parse()
-    # Else the servers would outlive this process.
+    # Otherwise the servers would outlive this process.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     started = time.monotonic()
     model = arguments.models.absolute() / MODEL
@@ -156,7 +158,7 @@ def _predictions(
             for clients in CLIENTS:
                 sample = _calls(server, request, clients, arguments.seconds)
                 rates.setdefault(f"ours, {clients} client{'s' * (clients > 1)}", []).append(sample)
-    video.delete(stream)  # its camera would be counted with what is measured next
+    video.delete(stream)  # its camera would count in the next measurement
     return rates
 
 

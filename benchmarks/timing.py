@@ -1,4 +1,4 @@
-"""Calls from several threads for some seconds, and how long each took."""
+"""Makes calls from several threads for some seconds, and measures how long each takes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _WARM_UP_CALLS: Final = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """What calls within one stretch of time took."""
+    """The cost of the calls within one period."""
 
     calls: int
     p50_ms: float
     p99_ms: float
     per_s: float
     server_cpu_ms: float
-    """Processor time per call of the processes watched."""
+    """Processor time per call, of the watched processes."""
     client_cpu_ms: float
-    """Processor time per call of this process."""
+    """Processor time per call, of this process."""
 
 
 def measure(calls: Iterable[Call], seconds: float, pids: Iterable[int] = (), interval_s: float = 0.0) -> Sample:
-    """Repeat each call in a thread of its own, after a while of warming up, at most once per `interval_s`.
+    """Repeat each call in its own thread, after a warm-up, at most once per `interval_s`.
 
     Raises the first error of a call.
     """
@@ -81,7 +81,7 @@ class _Client:
             barrier.wait()
             self.took_s = self._repeat(self._seconds, 1)
         except threading.BrokenBarrierError:
-            pass  # another client has the error
+            pass  # another client reports the error
         except Exception as error:  # noqa: BLE001 - raised where the threads are joined
             self.error = error
             barrier.abort()
@@ -106,10 +106,10 @@ def _percentile(ascending: list[float], share: float) -> float:
 
 
 def _cpu_s(pids: Iterable[int]) -> float:
-    """User and system time of processes."""
+    """Return the user and system time of processes, in seconds."""
     ticks = 0
     for pid in pids:
-        # The command's name, in parentheses, may hold spaces.
+        # The command's name, in parentheses, may contain spaces.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""What is asked of each server."""
+"""The requests to each server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS_V2: Final = "ours, v2"
 OURS_V2_SHARED: Final = "ours, v2, shared memory"
 
 FIRST_ANSWER: Final = "first-answer"
-"""Not a workload, but named beside them."""
+"""Not a workload, but listed with them."""
 
 MODEL_FILES: Final = {
     "mobilenet_v2": ("mobilenet_v2_1.0_224_quant.tflite", (1, 224, 224, 3)),
@@ -32,7 +32,7 @@ MODEL_FILES: Final = {
 """File and input shape of each model."""
 
 ECHO_MODELS: Final = {"echo": "", "input": "big_output = 1"}
-"""Model files for the debug chip: one gives its input back, one has an output `big` of a byte too."""
+"""Model files for the debug chip: one returns its input, and one also has an output `big` of one byte."""
 
 _SIZES: Final = {"1KB": 1024, "150KB": 150 * 1024, "1MB": 1 << 20, "6.2MB": 1920 * 1080 * 3}
 _SHARED_MEMORY: Final = Path("/dev/shm")
@@ -43,9 +43,9 @@ _DT_STRING: Final = 7
 
 @dataclass(frozen=True)
 class Workload:
-    """A question to several contestants: each has its request, in a file.
+    """The same question to several contestants. Each contestant has its own request, in a file.
 
-    `registrations` has what some send before, to name shared memory.
+    `registrations` has the requests that some contestants send first, to register shared memory.
     """
 
     name: str
@@ -56,13 +56,13 @@ class Workload:
 
 
 def method_of(contestant: str) -> str:
-    """The gRPC method that a contestant's requests are for."""
+    """Return the gRPC method that a contestant's requests call."""
     return INFER if contestant in {OURS_V2, OURS_V2_SHARED} else PREDICT
 
 
 @contextlib.contextmanager
 def all_workloads(folder: Path, models: dict[str, Path]) -> Iterator[list[Workload]]:
-    """Every workload that the model files there are allow; requests are written into `folder`."""
+    """Yield every workload that the available model files allow. Requests are written into `folder`."""
     with contextlib.ExitStack() as stack:
         workloads = [_model_workload(folder, name, path) for name, path in models.items()]
         for label, size in _SIZES.items():
@@ -103,7 +103,7 @@ def _by_bytes(folder: Path, model: str, shape: tuple[int, ...]) -> Path:
 
 
 def _shared_memory(size: int, stack: contextlib.ExitStack) -> str:
-    """Make an object with an input in it, for as long as `stack` is open; returns its name."""
+    """Create a shared memory object with an input in it, and return its name. It lives as long as `stack` is open."""
     name = f"acap-benchmark-{os.getpid()}-{size}"
     memory = _SHARED_MEMORY / name
     stack.callback(memory.unlink, missing_ok=True)
@@ -116,7 +116,7 @@ def _by_shared_memory(folder: Path, model: str, shape: tuple[int, ...], name: st
 
 
 def _by_v2(folder: Path, model: str, shape: tuple[int, ...], region: str | None = None) -> Path:
-    """A ModelInferRequest, its input in raw_input_contents or in a region of shared memory."""
+    """Write a ModelInferRequest, with its input in raw_input_contents or in a region of shared memory."""
     request = ModelInferRequest(model_name=model, outputs=[{"name": "big"}] if model == "input" else [])
     tensor = request.inputs.add(name="data", datatype="UINT8", shape=shape)
     if region is None:

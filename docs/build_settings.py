@@ -1,8 +1,8 @@
-"""Writes the tables of settings in operations.md out of the settings' own definitions.
+"""Writes the tables of settings in operations.md from the settings' definitions.
 
     python docs/build_settings.py
 
-A test compares.
+A test compares the tables with the definitions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPERATIONS: Final = Path(__file__).resolve().parent / "operations.md"
 
 
 def settings() -> str:
-    """A row for each setting."""
+    """Return a table with a row for each setting."""
     rows = []
     for field in dataclasses.fields(Settings):
         flags, metavar = field.metadata["flags"], field.metadata["metavar"]
@@ -32,12 +32,12 @@ def settings() -> str:
 
 
 def model_options() -> str:
-    """A row for each of the server's own options of a model."""
+    """Return a table with a row for each of the server's own model options."""
     return _table(["option", "meaning"], [[f"`{name}`", meaning] for name, (meaning, _) in MODEL_OPTIONS.items()])
 
 
 def written(text: str) -> str:
-    """The page with its tables made anew."""
+    """Return the page with its tables replaced."""
     for name, content in (("settings", settings()), ("model options", model_options())):
         begin, end = f"<!-- {name}: made by docs/build_settings.py -->\n", f"<!-- /{name} -->"
         pattern = f"{re.escape(begin)}.*?{re.escape(end)}"

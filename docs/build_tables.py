@@ -1,4 +1,4 @@
-"""Writes what the documents say of chips, cameras, stores and tested systems out of what tests have shown.
+"""Writes the documents' tables of chips, cameras, stores and tested systems from test results.
 
     for plugin in plugins/*/; do
         python -m pytest $plugin/tests --compliance-report reports/$(basename $plugin).json
@@ -7,9 +7,9 @@
 
 It replaces the tables of README.md and writes docs/chips.md. The table of systems comes from docs/machines.json, which
 ``python3 dev.py fresh MACHINE --record`` writes. Without reports it makes that table alone. With --check it writes
-nothing, and ends with 0 if both are what it would write, with 1 and the differences if not, and with 3 if not all tests
-could be run here. Nothing that differs between machines gets into the documents: neither counts of what the kit checked
-nor what only hardware could show.
+nothing, and exits with 0 if both are up to date, with 1 and the differences if not, and with 3 if some tests could not
+run here. The documents contain nothing that differs between machines: neither counts of what the kit checked nor
+results that need hardware.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MACHINES: Final = ROOT / "docs" / "machines.json"
 INCOMPLETE: Final = 3
 IMAGE_FORMATS: Final = 3
 NEEDS_A_DEVICE: Final = "probing again gives the same answer"
-"""The check of every kit that is skipped, and no other reason, where what is tested is missing."""
+"""The check of every kit that is skipped for one reason only: the subject under test is missing."""
 
 Tested: TypeAlias = dict[str, Any]
-"""A test class of the kit, as its report has it."""
+"""A test class of the kit, as in its report."""
 
 
 class Subject:
-    """A chip, a camera or a store, and what all test classes of it have shown together."""
+    """A chip, a camera or a store, and the combined results of all its test classes."""
 
     def __init__(self, classes: Sequence[Tested]) -> None:
         self.kind: str = classes[0]["kind"]
@@ -47,17 +47,17 @@ class Subject:
 
     @property
     def tested(self) -> str:
-        """On what it was tested."""
+        """The systems on which it was tested."""
         places = dict.fromkeys(each["tested_on"] for each in self._shown)
         return "; ".join(f"on {place}" if place else "yes" for place in places) or "no: it needs hardware"
 
     def supported(self, what: str) -> list[str]:
-        """What belongs into a list of the report's."""
+        """Return the entries of one of the report's lists."""
         return sorted({value for each in self._shown for value in each["supports"].get(what, [])})
 
     @property
     def abilities(self) -> str:
-        """What it does, and does not with the reason."""
+        """Return what it supports, and what it does not support with the reason."""
         reasons = {name: reason for each in self._shown for name, reason in each["cannot"].items()}
         does = [words(name) for name in self.supported("capabilities") if name not in reasons]
         does_not = [f"not {words(name)}" + (f" ({reason})" if reason else "") for name, reason in reasons.items()]
@@ -65,7 +65,7 @@ class Subject:
 
     @property
     def order(self) -> tuple[bool, int, str]:
-        """By number; what has none comes last."""
+        """The sort key: by number, and subjects without a number last."""
         number = self.about.get("chip_id")
         return number is None, number or 0, self.about["name"]
 
@@ -80,7 +80,7 @@ class Subject:
 
 
 def subjects_of(reports: Iterable[Path]) -> list[Subject]:
-    """Everything that the reports tell of, by kind and number."""
+    """Return all subjects of the reports, by kind and number."""
     found: dict[tuple[str, str], list[Tested]] = {}
     for report in reports:
         for each in json.loads(report.read_text())["tested"]:
@@ -93,7 +93,7 @@ def subjects_of(reports: Iterable[Path]) -> list[Subject]:
 
 
 def missing(reports: Iterable[Path]) -> list[str]:
-    """Why tests were skipped that need no hardware: what they run on instead is missing here."""
+    """Return why tests that need no hardware were skipped: their substitute for it is missing here."""
     reasons = [
         f"{each['name']}: {outcome['reason']}"
         for report in reports
@@ -105,7 +105,7 @@ def missing(reports: Iterable[Path]) -> list[str]:
 
 
 def readme(text: str, subjects: Sequence[Subject]) -> str:
-    """The README with its tables made anew."""
+    """Return the README with its tables replaced."""
     chips = [
         [subject.number, subject.about["name"], subject.about["description"], subject.package, subject.tested]
         for subject in subjects
@@ -122,7 +122,7 @@ def readme(text: str, subjects: Sequence[Subject]) -> str:
 
 
 def systems(text: str) -> str:
-    """The README with its table of tested systems made anew."""
+    """Return the README with its table of tested systems replaced."""
     heads = ["system", "Python", "demo and tests", "numpy", "grpcio", "protobuf", "ai-edge-litert", "av", "libyuv"]
     rows = []
     for machine in json.loads(MACHINES.read_text()):
@@ -133,7 +133,7 @@ def systems(text: str) -> str:
 
 
 def replaced(text: str, name: str, content: str) -> str:
-    """A text with something else between its markers of a name."""
+    """Return a text with new content between the markers of `name`."""
     begin, end = f"<!-- {name}: made by docs/build_tables.py -->\n", f"<!-- /{name} -->"
     found = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}{content}{end}", text, flags=re.DOTALL)
     if found[1] != 1:
@@ -142,7 +142,7 @@ def replaced(text: str, name: str, content: str) -> str:
 
 
 def chips_page(subjects: Sequence[Subject]) -> str:
-    """The page about what each chip, camera and store does."""
+    """Return the page about each chip, camera and store."""
     kinds = {kind: [each for each in subjects if each.kind == kind] for kind in {each.kind for each in subjects}}
     inference = [
         [chip(each), listed(each.about["options"]), each.abilities, each.tested] for each in kinds.get("inference", [])
@@ -177,12 +177,12 @@ def chips_page(subjects: Sequence[Subject]) -> str:
 
 
 def chip(subject: Subject) -> str:
-    """A chip by everything that ``-j`` takes for it."""
+    """Return everything that ``-j`` accepts for a chip."""
     return listed([*filter(None, [subject.number]), subject.about["name"], *subject.about["aliases"]])
 
 
 def conversions(pairs: Sequence[str]) -> str:
-    """Pairs of formats, or that there are all."""
+    """List the pairs of formats, or state that all are supported."""
     names = {name for pair in pairs for name in pair.split(" to ")}
     if len(pairs) == len(names) ** 2 == IMAGE_FORMATS**2:
         return f"every one of {listed(sorted(names))} to every other, and to itself"
@@ -198,7 +198,7 @@ def words(name: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, and the empty line after it."""
+    """Return a Markdown table and the empty line after it."""
     aligned = ["---:" if head == "id" else "---" for head in heads]
     lines = [heads, aligned, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "".join("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n" for cells in lines) + "\n"

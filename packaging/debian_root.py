@@ -1,7 +1,7 @@
-"""A bare Debian in a folder, and commands that run in it: as root, by mmdebstrap and unshare.
+"""Makes a bare Debian in a folder and runs commands in it, as root, with mmdebstrap and unshare.
 
-A root is packed once into the user's cache and unpacked wherever a fresh one is wanted. Every command runs in mount
-and process namespaces of its own. After it nothing stays mounted and no process is left, even if this one is killed.
+A root is packed once into the user's cache and unpacked wherever a fresh one is needed. Every command runs in its own
+mount and process namespaces. Afterwards nothing stays mounted and no process is left, even if this process is killed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SUITES = {
 PACKAGES = ("python3", "git", "ca-certificates", "procps")
 TOOLS = ("mmdebstrap", "unshare", "pivot_root", "mount")
 PASSED_ON = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "SSL_CERT_FILE", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
-"""How this machine reaches package indexes. A fresh machine on the same network has to be told the same."""
+"""The variables for reaching package indexes. A fresh machine on the same network needs the same values."""
 PREFIXES_PASSED_ON = ("OPENBLAS_",)
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 _NO_EXPIRY = 'Acquire::Check-Valid-Until "false";'
@@ -54,7 +54,7 @@ class RootError(Exception):
 
 
 def missing() -> str | None:
-    """Why no root can be made or entered here, or None."""
+    """Return the reason why no root can be made or entered here, or None."""
     if os.geteuid() != 0:
         return "expected root, which mount needs"
     if absent := [tool for tool in TOOLS if shutil.which(tool) is None]:
@@ -73,8 +73,9 @@ class Root:
     def command(
         self, *words: object, environment: Mapping[str, str] | None = None, shown: Mapping[Path, str] | None = None
     ) -> list[str]:
-        """The command line that runs `words` in the root. `shown` are folders and files of this machine, by the
-        absolute path in the root where they can be read.
+        """Return the command line that runs `words` in the root.
+
+        `shown` maps folders and files of this machine to the absolute paths in the root where they can be read.
         """
         mounts = []
         for source, target in (shown or {}).items():
@@ -107,7 +108,7 @@ class Root:
         environment: Mapping[str, str] | None = None,
         shown: Mapping[Path, str] | None = None,
     ) -> str:
-        """Run a command to its end; returns what it printed. Raises `RootError` with the end of that if it fails."""
+        """Run a command and return its output. Raises `RootError` with the end of the output if the command fails."""
         command = self.command(*words, environment=environment, shown=shown)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -117,7 +118,7 @@ class Root:
 
 
 def packed(name: str, mirror: str | None = None) -> Path:
-    """The archive of a bare root; it is made if the cache does not have it. Raises `RootError`."""
+    """Return the archive of a bare root, and make it if the cache does not have it. Raises `RootError`."""
     if problem := missing():
         raise RootError(problem)
     archive = CACHE / f"{name}.tar"
@@ -127,7 +128,7 @@ def packed(name: str, mirror: str | None = None) -> Path:
     print(f"making the root of {name} (a minute, once)", file=sys.stderr, flush=True)
     partial = archive.with_name(f"{name}.{os.getpid()}.partial.tar")
     command = ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-    # The lists of a mirror that stands still, and of unreleased Debian, are often older than they say they may be.
+    # Package lists of a frozen mirror or of unreleased Debian have often passed their own expiry date.
     command += [f"--aptopt={_NO_EXPIRY}"]
     command += [SUITES[name], str(partial), *([mirror] if mirror else [])]
     try:
@@ -144,7 +145,7 @@ def unpack(name: str, folder: Path, mirror: str | None = None) -> Root:
     """Unpack a fresh root into an empty folder, with this machine's names, name servers and certificates."""
     archive = packed(name, mirror)
     folder.mkdir(parents=True, exist_ok=True)
-    # Device nodes come with /dev, and a container may not make them.
+    # Device nodes come with /dev, and a container is not allowed to make them.
     into = ["--file", str(archive), "--directory", str(folder)]
     subprocess.run(["tar", "--extract", *into, "--exclude=./dev/*", "--numeric-owner"], check=True)
     for path in ("etc/hosts", "etc/resolv.conf", CERTIFICATES):
@@ -157,7 +158,7 @@ def unpack(name: str, folder: Path, mirror: str | None = None) -> Root:
 
 
 def apt_install(root: Root, packages: Sequence[str]) -> None:
-    """Install Debian's packages in a root."""
+    """Install Debian packages in a root."""
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     root.run("apt-get", "-qq", "update", environment=quiet)
     root.run("apt-get", "-qq", "install", "--no-install-recommends", *packages, environment=quiet)

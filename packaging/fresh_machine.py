@@ -3,8 +3,8 @@
 
     python3 packaging/fresh_machine.py debian12 debian13
 
-It says how long each command took and how many tests passed. --record writes that into docs/machines.json, of which
-docs/build_tables.py makes README's table of tested systems. Standard library only; as root on Debian.
+It reports how long each command took and how many tests passed. --record writes that into docs/machines.json, from
+which docs/build_tables.py makes README's table of tested systems. Needs only the standard library, and root on Debian.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ COMMANDS = ("demo", "test")
 HOME = "/root/main"
 MODELS = "/root/shared/models"
 LIBRARIES = ("ai-edge-litert", "av", "grpcio", "numpy", "protobuf")
-"""Distributions whose versions the record has: those that have changed under us, and those that everything needs."""
+"""Distributions whose versions are recorded: those that have changed under us, and those that everything needs."""
 
 
 @dataclass
 class Step:
-    """One command: its exit code, how long it took, and how many tests passed, failed and skipped."""
+    """The result of one command: its exit code, its duration, and the counts of passed, failed and skipped tests."""
 
     command: str
     code: int
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass
 class Machine:
-    """A fresh machine and what happened on it."""
+    """A fresh machine and the results of its commands."""
 
     name: str
     system: str
@@ -104,7 +104,7 @@ def main() -> int:
 
 @contextmanager
 def unpacked(name: str, mirror: str | None, *, keep: bool) -> Iterator[Root]:
-    """A fresh root, gone afterwards unless it is to be kept."""
+    """Unpack a fresh root, and remove it at the end of the block unless `keep` is set."""
     CACHE.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=CACHE))
     folder.chmod(0o755)
@@ -135,7 +135,7 @@ def tried(name: str, root: Root, commit: str, commands: Sequence[str]) -> Machin
 
 
 def step(root: Root, command: str, shown: Mapping[Path, str]) -> Step:
-    """Run one command of dev.py; its output goes to standard error as it comes."""
+    """Run one command of dev.py, and pass its output to standard error as it arrives."""
     say(f"dev.py {command}")
     started = time.monotonic()
     words = root.command("sh", "-c", f"cd {HOME} && exec python3 dev.py {command}", shown=shown)
@@ -151,18 +151,18 @@ def step(root: Root, command: str, shown: Mapping[Path, str]) -> Step:
 
 
 def closing_line(line: str) -> list[tuple[str, int]]:
-    """The counts of pytest's last line, such as ``== 81 passed, 2 skipped in 10.03s ==``; none in any other line."""
-    # Tests that run pytest quote its closing line too, behind other characters.
+    """Return the counts in pytest's last line, such as ``== 81 passed, 2 skipped in 10.03s ==``, or none otherwise."""
+    # Tests that run pytest quote its closing line too, after other characters.
     if not re.match(r"(=+ )?\d+ (passed|failed|errors?)\b.* in \d+\.\d+s", line):
         return []
     return [(word, int(count)) for count, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)\b", line)]
 
 
 def libraries(root: Root) -> dict[str, str]:
-    """The versions of what was installed there."""
+    """Return the versions of the libraries that were installed there."""
     listed = json.loads(root.run(f"{HOME}/.venv/bin/python", "-m", "pip", "list", "--format=json"))
     found = {each["name"]: each["version"] for each in listed if each["name"] in LIBRARIES}
-    # By apt, and not by pip.
+    # Installed by apt and not by pip.
     found["libyuv"] = root.run("dpkg-query", "--show", "--showformat=${source:Upstream-Version}", "libyuv0")
     return dict(sorted(found.items()))
 

@@ -1,7 +1,7 @@
-"""A release: the wheel and the sdist of every distribution, a package index of them, and what is in them.
+"""Make a release: the wheel and sdist of every distribution, a package index of them, and a list of their contents.
 
-The same commit gives the same bytes, wherever and whenever it is built: files are dated by the commit, and made by the
-versions in BUILD_TOOLS. DIR appears when it is complete, and replaces nothing but an earlier release. In it are
+The same commit gives the same bytes, wherever and whenever it is built. Files have the commit's date, and are made by
+the tool versions in BUILD_TOOLS. DIR appears when it is complete, and replaces only an earlier release. It contains
 
     *.whl, *.tar.gz   for pip's --find-links DIR
     simple/           an index of them, for pip's --extra-index-url
@@ -45,9 +45,9 @@ BUILD_TOOLS = (
     "tomlkit==0.15.2",
     "trove-classifiers==2026.9.21.13",
 )
-"""hatchling and what it needs. Other versions may write other bytes."""
+"""hatchling and its dependencies. Other versions may write other bytes."""
 SUMS = "SHA256SUMS"
-# One process for all takes a tenth of the time that a process for each would, and gives the same bytes.
+# One process for all takes a tenth of the time of one process each, and gives the same bytes.
 BUILD = """
 import os, sys, tarfile
 from hatchling.build import build_sdist, build_wheel
@@ -63,12 +63,12 @@ for folder in folders:
 
 
 class ReleaseError(Exception):
-    """No release can be made. The message says what was expected, what came and what to do."""
+    """No release can be made. The message tells what was expected, what was found and what to do."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What is released. `changed` are files that differ from it."""
+    """The commit to release. `changed` lists the files that differ from it."""
 
     name: str
     time: int
@@ -81,7 +81,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Archive:
-    """A wheel or an sdist; `files` are the names and sizes of what is in it."""
+    """A wheel or an sdist. `files` has the names and sizes of its contents."""
 
     name: str
     size: int
@@ -91,7 +91,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What was made of one folder. `metadata` is the file of that name in its wheel."""
+    """The distribution built from one folder. `metadata` is the METADATA file in its wheel."""
 
     name: str
     version: str
@@ -132,7 +132,7 @@ def main() -> int:
 
 
 def read_commit(*, allow_dirty: bool) -> Commit:
-    """What is checked out. Raises `ReleaseError` for changes that are in no commit, unless they are allowed."""
+    """Return the commit that is checked out. Raises `ReleaseError` for uncommitted changes, unless they are allowed."""
     name, seconds = git("log", "-1", "--format=%H %ct").split()
     changed = tuple(line[3:] for line in git("status", "--porcelain", "--untracked-files=all").splitlines())
     if changed:
@@ -153,12 +153,12 @@ def git(*words: str) -> str:
 
 
 def release(commit: Commit, output: Path) -> list[Distribution]:
-    """Make a release beside `output`, and put it there when it is complete."""
+    """Make a release beside `output`, and move it there when it is complete."""
     check_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as name:
         work = Path(name)
-        (work / ".gitignore").write_text("*\n")  # this folder is no change of the checkout that it may be in
+        (work / ".gitignore").write_text("*\n")  # this folder does not count as a change of a checkout around it
         folders = copy_sources(work / "sources")
         made = work / "release"
         made.mkdir()
@@ -174,7 +174,7 @@ def release(commit: Commit, output: Path) -> list[Distribution]:
 
 
 def check_replaceable(output: Path) -> None:
-    """Raise `ReleaseError` if anything is there that is not of an earlier release."""
+    """Raise `ReleaseError` if `output` contains anything that is not part of an earlier release."""
     if not output.exists():
         return
     foreign = [output]
@@ -191,10 +191,10 @@ def check_replaceable(output: Path) -> None:
 
 
 def copy_sources(target: Path) -> list[Path]:
-    """Copy what is to be built out of the checkout, and the licence into every distribution; returns their folders."""
+    """Copy the sources out of the checkout, and the licence into every distribution. Returns their folders."""
     listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *SOURCES)
     for name in listed.split("\0"):
-        if (ROOT / name).is_file():  # a file that was deleted, in a checkout with changes, is listed too
+        if (ROOT / name).is_file():  # deleted files of a checkout with changes are listed too
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target / name)
     folders = [target / "core", *sorted(path.parent for path in target.glob("plugins/*/pyproject.toml"))]
@@ -203,7 +203,7 @@ def copy_sources(target: Path) -> list[Path]:
         if system != BUILD_SYSTEM:
             where = folder.relative_to(target) / "pyproject.toml"
             raise ReleaseError(f"{where}: expected build-system {BUILD_SYSTEM}, got {system}; teach {__file__} that")
-        # hatchling puts a file of this name into wheel and sdist. The checkout has it once.
+        # hatchling puts a file of this name into wheel and sdist. The checkout has only one.
         shutil.copy(target / "LICENSE", folder)
     return folders
 
@@ -216,7 +216,7 @@ def build(folders: Sequence[Path], made: Path, work: Path, commit: Commit) -> It
     say("installing the build tools")
     command(*install, *BUILD_TOOLS, problem=problem)
     words: list[str | Path] = [work / "tools" / "bin" / "python", "-I", "-c", BUILD, made, work / "unpacked", *folders]
-    # Nothing of the caller's environment can be seen in what is built.
+    # The caller's environment does not affect the build.
     environment = {"SOURCE_DATE_EPOCH": str(commit.time)}
     with (
         (work / "errors").open("w+") as errors,
@@ -252,7 +252,7 @@ def read_distribution(wheel: Path, sdist: Path) -> Distribution:
 
 
 def check_ranges(distributions: Sequence[Distribution]) -> None:
-    """Raise `ReleaseError` where one of a release refuses another of it."""
+    """Raise `ReleaseError` if one distribution's version range excludes another distribution of the release."""
     versions = {canonicalize_name(each.name): each.version for each in distributions}
     for each in distributions:
         for needed in map(Requirement, each.requires):
@@ -265,7 +265,7 @@ def check_ranges(distributions: Sequence[Distribution]) -> None:
 
 
 def write_index(made: Path, distributions: Sequence[Distribution]) -> None:
-    """Write an index as the Simple repository API has it, and beside each wheel its metadata, to resolve by."""
+    """Write an index for the Simple repository API, with each wheel's metadata beside it for dependency resolution."""
     links = []
     for each in distributions:
         name = canonicalize_name(each.name)
@@ -292,7 +292,7 @@ def write_page(folder: Path, title: str, links: Sequence[str]) -> None:
 
 
 def contents(commit: Commit, distributions: Sequence[Distribution]) -> Iterator[str]:
-    """What is in the release, line by line."""
+    """Yield the lines of the list of the release's contents."""
     yield f"Made of {commit}. Sizes are in bytes."
     for each in distributions:
         for archive in (each.wheel, each.sdist):
@@ -317,7 +317,7 @@ def sha256(path: Path) -> str:
 
 
 def command(*words: object, problem: str) -> str:
-    """What a command prints. Raises `ReleaseError` if it cannot be run or fails."""
+    """Run a command and return its output. Raises `ReleaseError` if it cannot be run or fails."""
     try:
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

@@ -1,10 +1,10 @@
-"""The main job, from start to stop: the runtime reads handwritten digits, from pictures and from video.
+"""Runs the main job from start to stop: the runtime reads handwritten digits from pictures and from video.
 
 Starts ``acapruntime`` with the CPU chip, the digits model and a camera that shows the pictures in ``pictures`` one
-after the other. Each is read twice: sent as a tensor, and in the camera's NV12 stream, from which the very frame that
-the model read is fetched to see which picture it shows. Then the runtime is stopped. What was recognised, and how long
-each call took, is printed; the frames go to a contact sheet. The exit code is 1 if a picture was misread, or if the
-runtime did not stop as it should.
+after the other. The model reads each picture twice: once sent as a tensor, and once in the camera's NV12 stream. The
+demo fetches the very frame that the model read, to see which picture it shows. Then it stops the runtime. It prints
+each recognised digit and the duration of each call, and writes the frames to a contact sheet. The exit code is 1 if a
+picture was misread, or if the runtime did not stop properly.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ HERE = Path(__file__).parent
 WIDTH, HEIGHT = 224, 224
 FRAMERATE = 10
 SHOWN_S = 0.4
-MOST_TURNS = 3  # of all pictures, until each must have been seen
+MOST_TURNS = 3  # through all pictures, until each must have been seen
 START_TIME_S = 60.0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model read in a picture."""
+    """The model's reading of a picture."""
 
     recognised: int
     confidence: float
@@ -46,7 +46,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Seen:
-    """A frame of the stream, and what the model read in it."""
+    """A frame of the stream, and the model's reading of it."""
 
     reference: int
     picture: Image.Image
@@ -99,8 +99,8 @@ def load(path: Path) -> Image.Image:
 
 
 def send(client: Client, pictures: Mapping[str, Image.Image]) -> dict[str, Reading]:
-    """Have each picture read as a tensor of its own size."""
-    # The first call waits until the model and the converter are there; it is not measured.
+    """Send each picture as a tensor of its own size, and return the readings."""
+    # The first call waits until the model and the converter are ready. It is not measured.
     client.predict("digits", np.asarray(next(iter(pictures.values()))))
     readings = {}
     for name, picture in pictures.items():
@@ -112,7 +112,7 @@ def send(client: Client, pictures: Mapping[str, Image.Image]) -> dict[str, Readi
 
 
 def watch(client: Client, pictures: Mapping[str, Image.Image]) -> dict[str, Seen]:
-    """Read the stream's newest frame, again and again, until every picture was there."""
+    """Read the stream's newest frame repeatedly until every picture has appeared."""
     seen: dict[str, Seen] = {}
     most_frames = round(MOST_TURNS * len(pictures) * SHOWN_S * FRAMERATE)
     with client.stream("nv12", WIDTH, HEIGHT, FRAMERATE) as stream:
@@ -123,7 +123,7 @@ def watch(client: Client, pictures: Mapping[str, Image.Image]) -> dict[str, Seen
             picture = decode(stream.frame(prediction.reference))
             name = nearest(picture, pictures)
             reading = read(name, prediction.outputs, took_s)
-            # Of a picture's frames the first stands for all, unless one of them is misread.
+            # Keep the first frame of each picture, unless a later one is misread.
             if name not in seen or not reading.right:
                 seen[name] = Seen(prediction.reference, picture, reading)
             if len(seen) == len(pictures):

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, split once and for all into a part to learn from and a part held back."""
+"""scikit-learn's handwritten digits, in a fixed split: digits to learn from and digits held back."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ class Digits:
 def split() -> tuple[Digits, Digits]:
     """Return the digits to learn from and the digits held back, always the same ones.
 
-    Neither training nor calibration may see those held back.
+    Neither training nor calibration may use the digits held back.
     """
     data: Any = load_digits()
     strokes = (data.images / 16).astype(np.float32)

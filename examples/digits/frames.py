@@ -1,4 +1,4 @@
-"""Frames of video as pictures: decoded, recognised by what was shown, and together on a contact sheet."""
+"""Decodes video frames to pictures, matches them with the pictures shown, and writes a contact sheet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABEL_HEIGHT = 30
 
 
 def decode(frame: Frame) -> Image.Image:
-    """The RGB picture of an NV12 frame, whose luma goes from 16 to 235 and whose chroma from 16 to 240 (BT.601)."""
+    """Return the RGB picture of an NV12 frame (BT.601, luma from 16 to 235, chroma from 16 to 240)."""
     luma, chroma = frame.array[: frame.height], frame.array[frame.height :]
     planes = [_stretched(luma, 219, 0), _stretched(chroma[:, 0::2], 224, 128), _stretched(chroma[:, 1::2], 224, 128)]
     size = (frame.width, frame.height)
@@ -25,14 +25,14 @@ def decode(frame: Frame) -> Image.Image:
 
 
 def _stretched(plane: Pixels, levels: int, middle: int) -> Pixels:
-    """A plane with all 256 levels, as Pillow wants it; `middle` stays where it is."""
+    """Stretch a plane to all 256 levels, as Pillow expects. `middle` keeps its value."""
     stretched = (plane.astype(np.float32) - (middle or 16)) * (255 / levels) + middle
     pixels: Pixels = np.rint(stretched).clip(0, 255).astype(np.uint8)
     return pixels
 
 
 def nearest(seen: Image.Image, shown: Mapping[str, Image.Image]) -> str:
-    """Which of the pictures shown a frame is: the one that differs least from it, once it has the frame's size."""
+    """Return the name of the picture that differs least from a frame, compared at the frame's size."""
     pixels = np.asarray(seen, np.float32)
 
     def difference(name: str) -> float:
@@ -43,7 +43,7 @@ def nearest(seen: Image.Image, shown: Mapping[str, Image.Image]) -> str:
 
 
 def write_sheet(path: Path, entries: Sequence[tuple[Image.Image, str, bool]]) -> None:
-    """A PNG of all frames, each with what was read in it, in green where that is right and in red where it is not."""
+    """Write a PNG of all frames, each with its reading: green if that is right, red if it is wrong."""
     width, height = entries[0][0].size
     rows = -(-len(entries) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * width, rows * (height + LABEL_HEIGHT)), "white")

@@ -1,4 +1,4 @@
-"""Digits as the pictures a client sends: strokes of one colour on another, of any size, seldom quite centred."""
+"""Draws digits as pictures that a client sends: one colour on another, of any size, seldom exactly centred."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-INPUT_SIZE = (32, 32)  # what the model takes
+INPUT_SIZE = (32, 32)  # of the model
 
 Colour = tuple[int, int, int]
 Size = tuple[int, int]
@@ -17,7 +17,7 @@ Shrinking = Literal["smooth", "box", "sparse"]
 
 @dataclass(frozen=True)
 class Look:
-    """How a digit is drawn: sizes are (width, height) in pixels, the box is (left, top, right, bottom) from 0 to 1."""
+    """A digit's appearance. Sizes are (width, height) in pixels, the box is (left, top, right, bottom) from 0 to 1."""
 
     size: Size
     ink: Colour
@@ -76,14 +76,14 @@ def noisy(picture: Image.Image, deviation: float, rng: np.random.Generator) -> I
 
 
 def chroma_subsampled(picture: Image.Image) -> Image.Image:
-    """Halve the resolution of colour, as a stay in a 4:2:0 format does."""
+    """Halve the resolution of colour, as a 4:2:0 format does."""
     luma, *chroma = picture.convert("YCbCr").split()
     halved = [plane.reduce(2).resize(picture.size, Image.Resampling.NEAREST) for plane in chroma]
     return Image.merge("YCbCr", (luma, *halved)).convert("RGB")
 
 
 def shrink(picture: Image.Image, how: Shrinking = "smooth", size: Size = INPUT_SIZE) -> Image.Image:
-    """Resize as scalers do: 'smooth' is PIL's bilinear, 'box' an average, 'sparse' looks at four pixels only."""
+    """Resize as scalers do: 'smooth' is PIL's bilinear, 'box' is an average, 'sparse' uses only four pixels."""
     if how == "smooth":
         return picture.resize(size, Image.Resampling.BILINEAR)
     if how == "box":
@@ -93,9 +93,9 @@ def shrink(picture: Image.Image, how: Shrinking = "smooth", size: Size = INPUT_S
 
 
 def exam(strokes: NDArray[np.float32], *, through_video: bool) -> NDArray[np.uint8]:
-    """Draw each digit twice, always the same way, and return what the model gets to see of them, [2n, 32, 32, 3].
+    """Draw each digit twice, always the same way, and return the model's inputs, [2n, 32, 32, 3].
 
-    A way through video halves the picture, subsamples its chroma and ends with a sparse scaler.
+    With `through_video`, the picture is halved, its chroma subsampled, and the last scaler is sparse.
     """
     rng = np.random.default_rng(2)
     seen = []
@@ -110,7 +110,7 @@ def exam(strokes: NDArray[np.float32], *, through_video: bool) -> NDArray[np.uin
 
 
 def gallery(strokes: NDArray[np.float32], labels: NDArray[np.int64]) -> Iterator[tuple[str, Image.Image]]:
-    """File names and pictures: the first two of each digit, in order, looking different from one another."""
+    """Yield file names and pictures: the first two of each digit, in order, each with a different look."""
     for label in range(10):
         for which, letter in enumerate("ab"):
             stroke = strokes[np.flatnonzero(labels == label)[which]]

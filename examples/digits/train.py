@@ -1,6 +1,6 @@
-"""Train, quantise and measure the model of digits, and write it together with its pictures.
+"""Train, quantise and measure the digits model, and write it together with its pictures.
 
-Needs `train-requirements.txt`; takes a few minutes on two cores and no GPU.
+This needs `train-requirements.txt` and takes a few minutes on two cores without a GPU.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def train(pictures: Pictures, labels: NDArray[np.int64], epochs: int) -> keras.M
 
 
 def quantise(model: keras.Model, calibration: Pictures) -> bytes:
-    """Make every tensor 8 bits wide; a pixel of 0 to 255 then stands for 0 to 1, as in training."""
+    """Quantise every tensor to 8 bits. A pixel of 0 to 255 then stands for 0 to 1, as in training."""
 
     def samples() -> Iterator[list[tf.Tensor]]:
         yield [tf.zeros((1, *INPUT_SIZE, 3))]
@@ -152,7 +152,7 @@ def _to_unit(pictures: Pictures | tf.Tensor) -> tf.Tensor:
 
 
 def _with_output_named(content: bytes, name: str) -> bytes:
-    """Rename the output, which the converter calls `Identity`; the input has its name from the TensorSpec."""
+    """Rename the output, which the converter calls `Identity`. The input gets its name from the TensorSpec."""
     flatbuffer = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     (graph,) = flatbuffer.subgraphs
     graph.tensors[graph.outputs[0]].name = name.encode()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Open a video stream and fetch frames, with stubs that protoc makes of ../protos and nothing of acap-runtime."""
+"""Open a video stream and fetch frames, using stubs that protoc makes from ../protos and nothing from acap-runtime."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ask a running acapruntime what a picture shows.
 
-Needs nothing of the runtime itself: only stubs that protoc makes of ../protos (README.md says how), and Pillow.
+This needs nothing from the runtime itself: only stubs that protoc makes from ../protos (see README.md), and Pillow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     types_pb2.DT_UINT8: np.dtype("u1"),
     types_pb2.DT_INT8: np.dtype("i1"),
 }
-"""Of the scores that classifiers give."""
+"""The types of the scores that classifiers return."""
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
             pixels = np.asarray(picture.convert("RGB"))[np.newaxis]
         labels = arguments.labels.read_text().splitlines() if arguments.labels else []
         with connect(arguments) as channel, tensor_of(pixels, shared=arguments.shared_memory) as tensor:
-            # Waits until the server is up; a wrong address and a refused certificate end here, after the time-out.
+            # Waits until the server is up. A wrong address or a refused certificate fails here, after the time-out.
             grpc.channel_ready_future(channel).result(arguments.timeout)
             request = PredictRequest(inputs={"data": tensor})
             request.model_spec.name = arguments.model
@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
 
 
 def model_name(text: str) -> str:
-    """Return a file's absolute path, which is what the server takes; a name as it is."""
+    """Return a file's absolute path, which the server expects, or a name unchanged."""
     return str(Path(text).resolve()) if Path(text).is_file() else text
 
 
@@ -100,14 +100,14 @@ def connect(arguments: argparse.Namespace) -> grpc.Channel:
         return grpc.insecure_channel(arguments.address, options)
     files = (arguments.root_certificate, arguments.key, arguments.certificate)
     credentials = grpc.ssl_channel_credentials(*(None if file is None else file.read_bytes() for file in files))
-    # A unix socket has no host name that a certificate could be checked against.
+    # A unix socket has no host name to check a certificate against.
     options_for_tls = [("grpc.default_authority", "localhost")]
     return grpc.secure_channel(arguments.address, credentials, [*options, *options_for_tls])
 
 
 @contextlib.contextmanager
 def tensor_of(pixels: NDArray[np.uint8], *, shared: bool) -> Iterator[TensorProto]:
-    """Yield a tensor with the pixels in it, or with the name of a shared memory object that has them."""
+    """Yield a tensor with the pixels, or with the name of a shared memory object that has them."""
     tensor = TensorProto()
     for size in pixels.shape:
         tensor.tensor_shape.dim.add(size=size)
@@ -118,7 +118,7 @@ def tensor_of(pixels: NDArray[np.uint8], *, shared: bool) -> Iterator[TensorProt
         return
     name = f"acap-example-{uuid.uuid4().hex}"
     memory = Path("/dev/shm", name)  # noqa: S108 - where Linux keeps POSIX shared memory, shm_overview(7)
-    # Readable for the server's group too, which may be all that it has in common with this client.
+    # Readable for the group too: server and client may have only their group in common.
     descriptor = os.open(memory, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
     try:
         with os.fdopen(descriptor, "wb") as file:

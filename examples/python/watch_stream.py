@@ -25,7 +25,7 @@ def main() -> int:
             ) as stream,
         ):
             for frame in itertools.islice(stream, arguments.frames):
-                # The model runs on the newest frame, which may be a later one by now; its reference says which.
+                # The model runs on the newest frame, which may be a later one by now. Its reference identifies it.
                 prediction = client.predict_stream(arguments.model, stream)
                 number, score = best(prediction)
                 label = labels[number] if number < len(labels) else ""
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def best(prediction: Prediction) -> tuple[int, float]:
-    """The likeliest class and its score. Raises `ValueError` for a model that is no classifier."""
+    """Return the likeliest class and its score. Raises `ValueError` if the model is not a classifier."""
     if len(prediction.outputs) != 1:
         raise ValueError(f"expected a classifier with one output, got {sorted(prediction.outputs)}")
     (scores,) = prediction.outputs.values()

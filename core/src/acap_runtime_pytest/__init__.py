@@ -1,7 +1,7 @@
-"""What pytest does at the end of a run of the compliance kit: it prints a table of what the plugin supports.
+"""A pytest plugin that ends a run of the compliance kit with a table of what the tested plugin supports.
 
-It stands outside `acap_runtime` because every run of pytest imports it wherever the core is installed: it costs nothing
-where no test of the kit is run.
+It is outside `acap_runtime` because every run of pytest imports it wherever the core is installed. It costs nothing if
+no test of the kit runs.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from pathlib import Path
 import pytest
 
 _EVIDENCE = "acap_runtime_evidence"
-"""The attribute of pytest's reports with what the kit says of a test: with pytest-xdist, it crosses processes."""
+"""The attribute of pytest's reports with the kit's facts about a test. With pytest-xdist, it crosses processes."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that has the table written to a file."""
+    """Add the option that writes the table to a file."""
     parser.getgroup("acap-runtime", "compliance kit of acap-runtime").addoption(
         "--compliance-report", type=Path, metavar="FILE", help="write what the plugin supports to FILE, as JSON"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Listen to what the tests of this run find."""
+    """Register a listener for the results of this run's tests."""
     config.pluginmanager.register(_Listener(), "acap-runtime-compliance")
 
 
 class _Listener:
-    """Keeps the reports of the kit's tests until the run has ended."""
+    """Collects the reports of the kit's tests until the run ends."""
 
     def __init__(self) -> None:
         self._reports: list[pytest.TestReport] = []

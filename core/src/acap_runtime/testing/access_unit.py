@@ -1,4 +1,4 @@
-"""Whether a compressed frame is what the contract promises: a look at its bytes, without a decoder."""
+"""Checks from its bytes, without a decoder, that a compressed frame keeps the contract."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import acap_runtime as acap
 
 @dataclass(frozen=True, slots=True)
 class _Codec:
-    """The types of NAL units that matter, and how to find them."""
+    """The NAL unit types of a codec that the check needs, and the way to find them."""
 
     header_size: int
     shift: int
@@ -24,7 +24,7 @@ class _Codec:
         return unit[0] >> self.shift & self.mask
 
     def begins_picture(self, unit: bytes) -> bool:
-        # h264: first_mb_in_slice is 0, which is coded as a single 1; h265: first_slice_segment_in_pic_flag.
+        # h264: first_mb_in_slice is 0, coded as a single 1 bit. h265: first_slice_segment_in_pic_flag.
         return self.type_of(unit) in self.slices and unit[self.header_size :][:1] >= b"\x80"
 
 
@@ -37,7 +37,7 @@ _JPEG_SIZES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def check_encoded(frame: acap.Frame, settings: acap.StreamSettings) -> None:
-    """Fail with what is wrong with the compressed frame of a stream."""
+    """Fail with the reason if the compressed frame of a stream is wrong."""
     data = frame.encoded
     assert isinstance(data, bytes), f"encoded of {settings}: expected bytes, got {type(data)}"
     assert data, f"encoded of {settings}: expected the compressed frame, got nothing"

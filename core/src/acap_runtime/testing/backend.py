@@ -1,4 +1,4 @@
-"""What every backend keeps to, whatever its chip does."""
+"""The rules that every backend must follow, whatever its chip does."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _WHERE = "probe, load or prepare"
 
 
 def require(backend: acap.Backend) -> None:
-    """Skip the test with `probe`'s own reason where the chip is missing, or fail if it must be there."""
+    """Skip the test with `probe`'s own reason if the chip is missing, or fail if it must be there."""
     require_ready(backend.name, backend.probe)
 
 
 class BackendContract(Contract):
     """The checks that all backends share; `InferenceContract` and `ProcessingContract` add those of their kind.
 
-    A check that needs the chip asks for `ready`. That skips with `probe`'s own reason where the chip is missing, or
-    fails if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` says that it must be there.
+    A check that needs the chip uses the `ready` fixture. If the chip is missing, `ready` skips the check with `probe`'s
+    own reason, or fails it if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` requires the chip.
     """
 
     run_rounds: ClassVar[int] = 1000
-    """How often a model is run to see whether everything is given back."""
+    """The number of runs of a model for the check that everything is given back."""
     leak_seconds: ClassVar[float] = 2.5
-    """Seconds that the loads may take, and the runs again. Of what is slower, as much as fits is done, but at least
-    `least_rounds`; the report says how much that was."""
+    """Seconds that the loads may take, and again the runs. Slower backends do as many rounds as fit, but at least
+    `least_rounds`. The report gives their number."""
     least_rounds: ClassVar[int] = 20
     reload_growth: ClassVar[int] = 8 * 2**20
     """Bytes of memory that all loads together may keep, or all runs."""
@@ -89,7 +89,7 @@ class BackendContract(Contract):
         backend.probe()
 
     def _check_given_back(self, action: Callable[[], None], what: str, most: int) -> None:
-        """Do it again and again, fail where it leaves anything behind, and note how often it was done."""
+        """Repeat an action, fail if it leaves anything behind, and record how often it ran."""
         done = check_repeated(
             action, what, most=most, least=self.least_rounds, seconds=self.leak_seconds, growth=self.reload_growth
         )

@@ -1,6 +1,6 @@
-"""What every camera keeps to.
+"""The rules that every camera must follow.
 
-The tests of a plugin in full, for a camera that gives raw pictures:
+The complete tests of a plugin, for a camera that gives raw pictures:
 
     class TestMyCamera(CameraContract):
         formats = acap.IMAGE_FORMATS
@@ -49,32 +49,32 @@ _WHERE = "probe or open"
 _MARGIN = 4096
 """Bytes before and after a picture that must stay as they are."""
 _READS = 5
-"""A byte that was written is by chance what was there before, in so many reads, once in 2**40 times."""
+"""The number of reads. A written byte equals the earlier one in all of them by chance once in 2**40 times."""
 
 
 class CameraContract(Contract):
-    """Subclass it as ``Test…``, override `camera` and `source`, and say in the attributes what the camera cannot do.
+    """Subclass it as ``Test…``, override `camera` and `source`, and set the attributes for what the camera cannot do.
 
-    A check that needs video asks for `ready`. That skips with `probe`'s own reason where the source is missing, or
-    fails if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` says that it must be there.
+    A check that needs video uses the `ready` fixture. If the source is missing, `ready` skips the check with `probe`'s
+    own reason, or fails it if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` requires the source.
     """
 
     kind: ClassVar[Kind] = "camera"
     capabilities: ClassVar[tuple[str, ...]] = ("keyframes_on_request",)
     formats: ClassVar[tuple[acap.StreamFormat, ...]] = acap.STREAM_FORMATS
-    """What the camera gives from `source`. It must refuse the others."""
+    """The formats that the camera gives from `source`. It must refuse all others."""
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((320, 240), (640, 480), (322, 182))
-    """Widths and heights that it gives. Those that a format cannot have are left out for it."""
+    """The widths and heights that it gives. Sizes that a format cannot have are skipped for that format."""
     framerate: ClassVar[int] = 20
-    """A number of frames per second that it gives."""
+    """A frame rate that it gives, in frames per second."""
     oldest_frame: ClassVar[float] = 1.0
-    """Seconds that a frame may be old when `read` gives it."""
+    """The largest age of a frame in seconds when `read` returns it."""
     keyframes_on_request: ClassVar[bool] = True
-    """False for a camera that passes on what was encoded elsewhere."""
+    """False for a camera that passes on frames encoded elsewhere."""
     foreign_sources: ClassVar[tuple[str, ...]] = ("", "no-such-kind", "no-such-kind:thing")
-    """Sources that are not its own."""
+    """Sources that do not belong to it."""
     rounds: ClassVar[int] = 10
-    """How often a stream of each format is opened and closed to see whether everything is given back."""
+    """The number of times a stream of each format is opened and closed for the check that everything is given back."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "settings" in metafunc.fixturenames:
@@ -91,31 +91,31 @@ class CameraContract(Contract):
                 yield "capabilities", "keyframes_on_request"
 
     def supported(self) -> list[acap.StreamSettings]:
-        """Every format in every size. Override it where `formats` and `sizes` do not tell."""
+        """Return every format in every size. Override it if `formats` and `sizes` cannot express the settings."""
         return [each for name in self.formats for size in self.sizes if (each := _settings(name, size, self.framerate))]
 
     def one_of_each_format(self) -> list[acap.StreamSettings]:
-        """The first settings of each format."""
+        """Return the first settings of each format."""
         return list({each.format: each for each in reversed(self.supported())}.values())[::-1]
 
     @pytest.fixture
     def camera(self) -> acap.Camera:
-        """Override this: a new camera."""
+        """Override this: return a new camera."""
         raise NotImplementedError("give the subclass a `camera` fixture")
 
     @pytest.fixture
     def source(self) -> str:
-        """Override this: a source that gives video for as long as it is read."""
+        """Override this: return a source that gives video for as long as it is read."""
         raise NotImplementedError("give the subclass a `source` fixture")
 
     @pytest.fixture
     def bad_source(self) -> str | None:
-        """Give a source that is written as it should be, and does not exist."""
+        """Return a source that is well-formed and does not exist."""
         return None
 
     @pytest.fixture
     def malformed_source(self, camera: acap.Camera) -> str | None:
-        """Give a source that the camera claims, and that is not written as it should be; None where every text is."""
+        """Return a malformed source that the camera claims, or None if every text is well-formed."""
         return f"{camera.name}:" + "%=\0,"
 
     @pytest.fixture
@@ -220,7 +220,7 @@ class CameraContract(Contract):
         picture = _picture(settings)
         with _opened(camera, source, settings) as stream:
             for number in range(_READS):
-                # Several in a row: what a codec makes of the second frame is not what it makes of the first.
+                # Several in a row: a codec treats the second frame differently from the first.
                 frame = stream.read(picture)
                 self._check_frame(frame, settings)
                 assert number or frame.keyframe, f"{settings}: the first frame is no keyframe: nobody could decode it"
@@ -261,7 +261,7 @@ class CameraContract(Contract):
     ) -> None:
         picture = _picture(format_settings)
         with _opened(camera, source, format_settings) as stream:
-            # The first ones may wait together while the source starts.
+            # The first frames may queue up while the source starts.
             for _ in range(_READS):
                 stream.read(picture)
             with Lateness() as lateness:
@@ -310,7 +310,7 @@ class CameraContract(Contract):
         def open_read_and_close(rounds: int) -> None:
             for number in range(rounds):
                 with _opened(camera, source, format_settings) as stream:
-                    if number % 2:  # a stream that nobody reads is closed, too
+                    if number % 2:  # closes a stream that nobody reads, too
                         stream.read(picture)
 
         open_read_and_close(2)
@@ -355,7 +355,7 @@ def _picture(settings: acap.StreamSettings) -> acap.Array:
 
 
 class _Slot:
-    """Memory for a picture, with margins around it, and the noise that was there before."""
+    """Memory for a picture, with margins around it, filled with noise beforehand."""
 
     def __init__(self, settings: acap.StreamSettings, generator: np.random.Generator) -> None:
         shape = settings.picture.shape[1:]

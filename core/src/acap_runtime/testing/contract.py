@@ -1,4 +1,4 @@
-"""What all contracts have in common: what the report says of a plugin beside the results of its checks."""
+"""The base of all contracts: facts about a plugin that the report shows beside the results of its checks."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ Kind: TypeAlias = Literal["inference", "processing", "camera", "parameters"]
 
 
 class Contract:
-    """The base of every contract. What a test class says here changes no check; the report shows it."""
+    """The base of every contract. Its attributes appear in the report and change no check."""
 
     kind: ClassVar[Kind]
     capabilities: ClassVar[tuple[str, ...]] = ()
-    """Attributes with which a subclass says what cannot be done: False where it cannot."""
+    """Attributes with which a subclass declares what is not supported: False means not supported."""
     reasons: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """Why not, for attributes that say so: ``{"crops": "the driver has no call for it"}``."""
+    """The reasons for attributes that are False: ``{"crops": "the driver has no call for it"}``."""
     tested_on: ClassVar[str] = ""
-    """What these tests run on wherever they are run, if not the device itself, such as ``a stand-in for larod``."""
+    """The system that these tests run on everywhere, if not the device itself, such as ``a stand-in for larod``."""
     needs_hardware: ClassVar[bool] = False
-    """Whether this class tests a device that few machines have: what it finds is not for documents, which are the same
-    on all machines."""
+    """True if this class tests a device that few machines have. Its results are left out of documents, which are the
+    same on all machines."""
     may_import: ClassVar[frozenset[str]] = frozenset()
-    """Small packages outside the standard library that the plugin needs to tell who it is."""
+    """Small packages outside the standard library that the plugin needs to describe itself."""
     proven: Mapping[str, tuple[int, int]] = MappingProxyType({})
-    """What a check did, how often, and how often it would have with enough time: set by the check, on the instance that
-    pytest makes for it."""
+    """The actions of a check, with their number of repetitions and the number that enough time would allow. The check
+    sets this on the instance that pytest makes for it."""
 
     def shows(self, check: str, arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        """What the check of this name shows if it passes with these arguments: the name of a list of the report's, and
-        what belongs into it. What one check shows and another fails to, is not shown.
+        """Return what a check proves if it passes with these arguments.
+
+        Each item is the name of a list in the report and an entry for that list. An entry is left out of the report
+        if any check that should prove it does not pass.
         """
         del check, arguments
         return ()

@@ -1,4 +1,4 @@
-"""What asking a plugin what it brings does to a process, and whether what it brings is there."""
+"""Checks that discovery finds what a plugin provides, and what discovery loads into a process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ json.dump(
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What happens in a fresh process that asks a plugin what it brings and does nothing else."""
+    """The result of a fresh process that only discovers what a plugin provides."""
 
     backends: list[str]
     cameras: list[str]
@@ -62,32 +62,32 @@ def discover(package: str) -> Discovery:
 
 
 def package_of(brought: object) -> str:
-    """The package of the plugin that brings a backend or a camera."""
+    """Return the package of the plugin that provides a backend or a camera."""
     return type(brought).__module__.partition(".")[0]
 
 
 def check_found(name: str, found: list[str], package: str) -> None:
-    """Fail where a plugin's entry points do not give `name`."""
+    """Fail if a plugin's entry points do not provide `name`."""
     assert name in found, (
         f"entry points of {package} in group acap_runtime give {found}: expected {name}. Is the plugin installed?"
     )
 
 
 def check_no_library(package: str, where: str) -> None:
-    """Fail where discovery loads a native library, which belongs into `where`."""
+    """Fail if discovery loads a native library. `where` names the place that should load it."""
     libraries = discover(package).libraries
     assert not libraries, f"importing {package} loads {libraries}: load them in {where}"
 
 
 def check_nothing_heavy(package: str, may_import: Iterable[str], where: str) -> None:
-    """Fail where discovery imports anything but the standard library, the contract and `may_import`."""
+    """Fail if discovery imports anything but the standard library, the contract and `may_import`."""
     known = {package, "acap_runtime", *may_import, *sys.stdlib_module_names}
     packages = [name for name in discover(package).packages if name not in known]
     assert not packages, f"importing {package} imports {packages}: import them in {where}"
 
 
 def require_ready(name: str, probe: Callable[[], None]) -> None:
-    """Skip the test with the probe's own reason where what it asks for is missing, or fail if it must be there."""
+    """Skip the test with the probe's own reason if the probed thing is missing, or fail if it must be there."""
     try:
         probe()
     except acap.NotReady as reason:

@@ -1,4 +1,4 @@
-"""What a test of the kit says for the report beside its result, made while the test is at hand."""
+"""Collects the report's facts about a test of the kit, beside its result, while the test item is available."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from acap_runtime.testing.discovery import package_of
 
 
 def evidence_of(item: pytest.Item) -> dict[str, Any] | None:
-    """What a test says, in plain values; None for a test that is not the kit's.
+    """Return a test's facts as plain values, or None for a test that is not the kit's.
 
-    A check that the plugin's test class has replaced by its own is not the kit's either, but the report names it.
+    A check that the plugin's test class overrides is not the kit's either, but the report names it.
     """
     if not isinstance(item, pytest.Function) or item.cls is None or not issubclass(item.cls, Contract):
         return None
@@ -49,7 +49,7 @@ _SUBJECTS = (acap.Backend, acap.Camera, acap.ParameterStore)
 
 
 def _about(subject: acap.Backend | acap.Camera | acap.ParameterStore) -> dict[str, Any]:
-    """Who it is. What it says may be wrong in any way: a check of the kit is there to say so."""
+    """Describe the subject. Its attributes may be wrong in any way: a check of the kit reports that."""
     about: dict[str, Any] = {
         "name": str(getattr(subject, "name", "")),
         "description": _first_sentence(inspect.getdoc(type(subject)) or ""),

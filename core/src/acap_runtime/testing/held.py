@@ -1,4 +1,4 @@
-"""What a process holds on to, and whether it gives that back."""
+"""Measures what a process holds, and checks that it is given back."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SETTLING_S = 2.0
 _POLL_S = 0.02
 _OTHERS_NAMES = 9
 _WARM_UP = 10
-"""The share of the rounds that go before the first look: what is made at the first use is there then."""
+"""One in so many rounds runs before the first measurement, which then includes what is made at the first use."""
 _LEAST_WARM_UP = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Open files, running threads, resident bytes, and the names in /dev/shm, where other programs have theirs too."""
+    """Open files, running threads, resident bytes and the names in /dev/shm, including those of other programs."""
 
     files: int
     threads: int
@@ -30,10 +30,10 @@ class Held:
 
     @classmethod
     def now(cls) -> Held:
-        """What this process holds, once Python and the C library have freed what they can."""
+        """Measure what this process holds, after Python and the C library have freed what they can."""
         gc.collect()
         libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):  # glibc keeps what was freed, and a leak would hide in it
+        if hasattr(libc, "malloc_trim"):  # glibc keeps freed memory, which would hide a leak
             libc.malloc_trim(0)
         files, threads = (len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task"))
         shared = frozenset(path.name for path in _SHARED.iterdir()) if _SHARED.is_dir() else frozenset[str]()
@@ -41,10 +41,10 @@ class Held:
         return cls(files, threads, shared, pages * os.sysconf("SC_PAGE_SIZE"))
 
     def check_given_back(self, what: str, rounds: int, growth: int | None = None) -> None:
-        """Fail where more is held than this, after so many rounds of `what`; `growth` is how many bytes of memory all
-        of them together may keep.
+        """Fail if the process holds more than this after `rounds` rounds of `what`.
 
-        It waits up to two seconds for it: the kernel takes its time to end a thread that was joined.
+        `growth` is the number of bytes of memory that all rounds together may keep. The check waits up to two seconds
+        for the rest to be given back: the kernel may end a thread some time after it was joined.
         """
         until = time.monotonic() + _SETTLING_S
         while problems := self._kept(now := self.now(), what, rounds):
@@ -61,15 +61,17 @@ class Held:
         if now.threads > self.threads:
             problems.append(f"{what} leave {now.threads - self.threads} threads running")
         left = sorted(now.shared - self.shared)
-        # Fewer may be what another program has made in the meantime.
+        # A few new names may belong to another program.
         if len(left) > max(_OTHERS_NAMES, rounds // 2):
             problems.append(f"{what} leave {len(left)} names in {_SHARED}, such as {left[0]}")
         return problems
 
 
 def check_repeated(action: Callable[[], None], what: str, *, most: int, least: int, seconds: float, growth: int) -> int:
-    """Do something `most` times, or as often as `seconds` allow but `least` times, and fail where it leaves anything
-    behind. Gives how often it was done; `what` names it in messages.
+    """Repeat an action and fail if it leaves anything behind. Returns the number of repetitions.
+
+    The action runs `most` times, or as often as `seconds` allow, but at least `least` times. `what` names it in
+    messages.
     """
     _repeat(action, most // _WARM_UP, _LEAST_WARM_UP, seconds / _WARM_UP)
     before = Held.now()

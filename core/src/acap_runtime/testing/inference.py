@@ -1,4 +1,4 @@
-"""What every inference backend keeps to."""
+"""The rules that every inference backend must follow."""
 
 from __future__ import annotations
 
@@ -54,22 +54,22 @@ class InferenceContract(BackendContract):
             def model_path(self):
                 return Path(__file__).with_name("small.model")
 
-    What a chip cannot keep to, a subclass says with a capability. Where random numbers make no sense to a model, it
-    overrides `sample_inputs`.
+    A subclass declares with a capability what its chip cannot do. It overrides `sample_inputs` if random numbers make
+    no sense to the model.
     """
 
     kind: ClassVar[Kind] = "inference"
     capabilities: ClassVar[tuple[str, ...]] = ("survives_bad_models", "needs_whole_files")
     tolerance: ClassVar[float] = 0.0
-    """How far apart two answers to the same inputs may lie; 0 where they are the same bytes."""
+    """The largest difference of two answers to the same inputs. With 0 they must be the same bytes."""
     survives_bad_models: ClassVar[bool] = True
-    """False for a driver that crashes on some files that are no models."""
+    """False for a driver that crashes on some files that are not models."""
     needs_whole_files: ClassVar[bool] = True
-    """False where an empty file or the first half of a model can be a model too."""
+    """False if an empty file or the first half of a model can be a model too."""
     free_text_options: ClassVar[frozenset[str]] = frozenset()
     """Options for which every text is a value."""
     reload_rounds: ClassVar[int] = 1000
-    """How often a model is loaded, run and closed to see whether everything is given back."""
+    """The number of times a model is loaded, run and closed for the check that everything is given back."""
     reload_growth: ClassVar[int] = 16 * 2**20
     """Bytes of memory that all loads together may keep, or all runs."""
     _model_is_closed = False
@@ -81,22 +81,22 @@ class InferenceContract(BackendContract):
 
     @pytest.fixture
     def backend(self) -> acap.InferenceBackend:
-        """Override this: a new backend."""
+        """Override this: return a new backend."""
         raise NotImplementedError("give the subclass a `backend` fixture")
 
     @pytest.fixture
     def model_path(self) -> Path:
-        """Override this: a small model that takes zeros, and any numbers or `sample_inputs`."""
+        """Override this: return a small model that takes zeros, and either any numbers or `sample_inputs`."""
         raise NotImplementedError("give the subclass a `model_path` fixture")
 
     @pytest.fixture
     def bad_model_path(self) -> Path | None:
-        """Give a file that looks like a model and is none, besides those that the checks make."""
+        """Return a file that looks like a model and is none, in addition to those that the checks make."""
         return None
 
     @pytest.fixture
     def options(self) -> Mapping[str, str]:
-        """Give load options for `model_path`."""
+        """Return load options for `model_path`."""
         return {}
 
     @pytest.fixture
@@ -111,12 +111,12 @@ class InferenceContract(BackendContract):
 
     @pytest.fixture
     def sample_inputs(self, model: acap.Model) -> Mapping[str, acap.Array]:
-        """Give inputs with some content."""
+        """Return inputs with some content."""
         return {spec.name: _random(spec, seed) for seed, spec in enumerate(model.inputs)}
 
     @pytest.fixture
     def expected(self) -> Mapping[str, acap.Array] | None:
-        """Give what the model answers to `sample_inputs`, exact to `tolerance`."""
+        """Return the model's outputs for `sample_inputs`, exact to `tolerance`."""
         return None
 
     def test_its_tensors_are_well_described(self, model: acap.Model) -> None:
@@ -171,7 +171,7 @@ class InferenceContract(BackendContract):
         inputs = {}
         for name, array in sample_inputs.items():
             memories[name][: array.nbytes] = array.tobytes()
-            # Not numpy.ndarray(buffer=…): that lets the memory be closed under an array that is kept.
+            # Not numpy.ndarray(buffer=…), which lets the memory be closed while an array of it is still held.
             content = np.frombuffer(memories[name], np.uint8)[: array.nbytes]
             content.flags.writeable = False
             inputs[name] = content.view(array.dtype).reshape(array.shape)
@@ -299,7 +299,7 @@ class InferenceContract(BackendContract):
         sample_inputs: Mapping[str, acap.Array],
     ) -> None:
         direct = _copy(model.run(_read_only(sample_inputs)))
-        # There may be devices that only one process can have at a time.
+        # Only one process at a time can open some devices.
         self._model_is_closed = True
         model.close()
         served = ServedModel("served", model_path, sample_inputs, options)

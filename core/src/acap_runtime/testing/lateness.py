@@ -1,4 +1,4 @@
-"""How busy the machine is, for tests that measure real time."""
+"""Measures how busy the machine is, for tests that measure real time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Final, Self
 
 _NAP_S: Final = 0.005
 _USUAL_S: Final = 0.001
-"""A calm machine is as late. It does not count."""
+"""The lateness of an idle machine, which does not count."""
 
 
 class Lateness:
     """Measures how late this machine wakes a sleeping thread, while the context is open.
 
-    A busy machine delays every process by as much. A test adds `total_s` to the longest time that it accepts, so that
-    it fails for what it tests and not for its neighbours.
+    A busy machine delays every process equally. A test adds `total_s` to the longest time that it accepts, so that it
+    fails because of the code under test and not because of other processes.
     """
 
     def __init__(self) -> None:

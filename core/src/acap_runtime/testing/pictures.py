@@ -11,7 +11,7 @@ from acap_runtime.testing.reference import Reference
 def waves(image: acap.Image, period: float) -> acap.Array:
     """Draw waves of colour, `period` pixels long: red along x, green along y, blue across.
 
-    Smooth, so that every good way to scale gives nearly the same; and no two places or colours may be mixed up.
+    The picture is smooth, so every good scaler gives nearly the same result. No two places or colours can be confused.
     """
     turn = 2 * np.pi / period
     x, y = np.meshgrid(turn * np.arange(image.width), turn * np.arange(image.height))
@@ -24,7 +24,7 @@ def flat(image: acap.Image, colour: tuple[int, int, int]) -> acap.Array:
 
 
 def noise(image: acap.Image) -> acap.Array:
-    """Give every pixel a colour of its own."""
+    """Give every pixel its own colour."""
     generator = np.random.default_rng(0)
     return _picture(generator.integers(0, 256, (image.height, image.width, 3)), image)
 

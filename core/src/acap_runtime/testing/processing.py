@@ -1,6 +1,6 @@
-"""What a backend that converts images keeps to.
+"""The rules that every backend for image conversion must follow.
 
-The tests of a plugin in full, for a chip that converts one pair of formats and cannot crop:
+The complete tests of a plugin, for a chip that converts one pair of formats and cannot crop:
 
     class TestMyChip(ProcessingContract):
         formats = frozenset({("nv12", "rgb-planar")})
@@ -63,22 +63,22 @@ CONVERSIONS: tuple[acap.Conversion, ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a result may be from the reference, in levels of 255: on average, and anywhere."""
+    """The allowed distance from the reference, in levels of 255: on average, and at any place."""
 
     mean: float
     peak: int
 
     def check(self, result: acap.Array, wanted: acap.Array) -> None:
-        """Fail with what was measured."""
+        """Fail with the measured distance if it is too large."""
         distance = np.abs(result.astype(int) - wanted)
         assert distance.max() <= self.peak, f"a pixel differs by {distance.max()} levels: at most {self.peak} allowed"
         assert distance.mean() <= self.mean, f"differs by {distance.mean():.2f} on average: {self.mean} allowed"
 
 
 class ProcessingContract(BackendContract):
-    """Subclass it as ``Test…``, override `backend`, and say in the attributes what the chip cannot do.
+    """Subclass it as ``Test…``, override `backend`, and set the attributes for what the chip cannot do.
 
-    Of `conversions`, those that `supports` names must be right, and the others refused.
+    The chip must do the `conversions` that `supports` accepts correctly, and refuse the others.
     """
 
     kind: ClassVar[Kind] = "processing"
@@ -89,14 +89,14 @@ class ProcessingContract(BackendContract):
     scales: ClassVar[bool] = True
     crops: ClassVar[bool] = True
     odd_sizes: ClassVar[bool] = True
-    """Whether widths, heights and crops may be odd where the formats allow it."""
+    """True if widths, heights and crops may be odd wherever the formats allow it."""
     reference: ClassVar[Reference] = Reference()
     tolerance: ClassVar[Tolerance] = Tolerance(mean=2, peak=8)
     rounds: ClassVar[int] = 1000
-    """How often a model is made, run and closed to see whether everything is given back."""
+    """The number of times a model is made, run and closed for the check that everything is given back."""
 
     def supports(self, conversion: acap.Conversion) -> bool:
-        """Whether the chip can do a conversion. Override it where the attributes do not tell."""
+        """Return True if the chip can do a conversion. Override it if the attributes cannot express that."""
         formats = (conversion.input.format, conversion.output.format)
         return formats in self.formats and all(getattr(self, name) for name in _needed(conversion))
 
@@ -118,7 +118,7 @@ class ProcessingContract(BackendContract):
 
     @pytest.fixture
     def backend(self) -> acap.ProcessingBackend:
-        """Override this: a new backend."""
+        """Override this: return a new backend."""
         raise NotImplementedError("give the subclass a `backend` fixture")
 
     @pytest.fixture
@@ -247,7 +247,7 @@ class ProcessingContract(BackendContract):
     def test_predict_over_a_socket_gives_what_a_direct_run_does(
         self, backend: acap.ProcessingBackend, tmp_path: Path
     ) -> None:
-        # The last of each pair of formats: it has most to do.
+        # The last conversion of each pair of formats, which has the most work.
         each = {(conversion.input.format, conversion.output.format): conversion for conversion in self._supported()}
         direct, models = {}, []
         for number, conversion in enumerate(each.values()):
@@ -271,7 +271,7 @@ class ProcessingContract(BackendContract):
 
 
 def _needed(conversion: acap.Conversion) -> Iterator[str]:
-    """The capabilities that a conversion needs."""
+    """Yield the capabilities that a conversion needs."""
     region, source, target = conversion.region, conversion.input, conversion.output
     if (region.width, region.height) != (target.width, target.height):
         yield "scales"
@@ -283,7 +283,7 @@ def _needed(conversion: acap.Conversion) -> Iterator[str]:
 
 
 def _parameters(conversion: acap.Conversion) -> str:
-    """The model file of a conversion, as operators write it: larod's parameters."""
+    """Return the model file of a conversion as operators write it: larod's parameters."""
     lines = []
     for side, image in (("input", conversion.input), ("output", conversion.output)):
         lines += [f'image.{side}.format = "{image.format}"', f"image.{side}.size = [{image.width}, {image.height}]"]

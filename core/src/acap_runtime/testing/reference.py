@@ -1,4 +1,4 @@
-"""What a conversion should give, worked out in floating point: slow, plain, and sharing nothing with any chip."""
+"""A reference conversion in floating point. It is slow and plain, and shares no code with any chip."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _ZERO = np.array([16.0, 128.0, 128.0])
 class Reference:
     """Converts as most chips do: BT.601 with limited range, bilinear scaling of pixel centres.
 
-    The two fields say in which way a chip differs and is right all the same.
+    The two fields describe permitted differences of a chip.
     """
 
     chroma: Literal["full", "halved"] = "full"
-    """``full`` scales R, G and B. ``halved`` scales Y, and U and V that four pixels share, whatever the formats."""
+    """``full`` scales R, G and B. ``halved`` scales Y, and U and V shared by four pixels, whatever the formats."""
     enlarging: Literal["centres", "corners"] = "centres"
-    """What stays in place where there are more pixels than before: ``corners`` maps the outermost pixel centres of the
-    input to those of the output."""
+    """The points that stay in place when enlarging. ``corners`` maps the outermost pixel centres of the input to those
+    of the output."""
 
     def __call__(self, picture: acap.Array, conversion: acap.Conversion) -> acap.Array:
         """Convert `picture`, which has the shape of `conversion.input`."""

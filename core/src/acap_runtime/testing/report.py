@@ -1,4 +1,4 @@
-"""The table at the end of a run of the kit: what a plugin supports, as far as tests have shown it."""
+"""Makes the table at the end of a run of the kit. It lists what a plugin supports, as far as tests have shown."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 Result: TypeAlias = Literal["met", "failed", "not supported", "replaced", "skipped"]
 
 _ORDER: tuple[Result, ...] = ("failed", "not supported", "replaced", "met", "skipped")
-"""Of the tests of a check, the first of these counts for it."""
+"""The order of results: a check has the first of these that any of its tests has."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How a test, or a check of several tests, has ended, and why it did not simply pass."""
+    """The result of a test, or of a check with several tests, and the reason if it did not simply pass."""
 
     result: Result
     reason: str = ""
@@ -25,11 +25,11 @@ class Outcome:
 
 @dataclass(slots=True)
 class TestedClass:
-    """What the tests of one class have shown of a chip, a camera or a parameter store.
+    """The results of one test class about a chip, a camera or a parameter store.
 
-    `about` says who it is. `supports` has only what every test of it has passed, `cannot` what the class says is not
-    supported, with the reason, and `proven` how often
-    what was done, and how often it would have been if there had been time.
+    `about` describes the subject. `supports` has only entries whose tests have all passed. `cannot` has what the class
+    declares as unsupported, with the reasons. `proven` has the number of repetitions of each action, and the number
+    that it would have reached with enough time.
     """
 
     name: str
@@ -44,7 +44,7 @@ class TestedClass:
 
 
 def tested(reports: Iterable[tuple[pytest.TestReport, Mapping[str, Any]]]) -> list[TestedClass]:
-    """Every test class of the kit, from pytest's reports of all phases of its tests and what `evidence_of` gave."""
+    """Return every test class of the kit, from pytest's reports of all test phases and the results of `evidence_of`."""
     outcomes: dict[str, Outcome] = {}
     evidence: dict[str, dict[str, Mapping[str, Any]]] = {}
     for report, found in reports:
@@ -53,7 +53,7 @@ def tested(reports: Iterable[tuple[pytest.TestReport, Mapping[str, Any]]]) -> li
         if outcome is not None and (known is None or outcome.result == "failed"):
             outcomes[report.nodeid] = outcome
         tests = evidence.setdefault(found["class"], {})
-        # A fixture's teardown comes last and has less to say.
+        # A fixture's teardown comes last and says less.
         if report.when != "teardown":
             tests[report.nodeid] = found
     return [_class(name, tests, outcomes) for name, tests in evidence.items()]
@@ -94,12 +94,12 @@ def _class(name: str, tests: Mapping[str, Mapping[str, Any]], outcomes: Mapping[
 
 
 def as_json(classes: Iterable[TestedClass]) -> str:
-    """The report for programs."""
+    """Format the report for programs."""
     return json.dumps({"tested": [asdict(each) for each in classes]}, indent=2) + "\n"
 
 
 def as_lines(classes: Iterable[TestedClass]) -> Iterator[str]:
-    """The report for people."""
+    """Format the report for people."""
     for each in classes:
         yield each.name
         rows = [(name, value) for name, value in _rows(each) if value]

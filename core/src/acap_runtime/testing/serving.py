@@ -1,4 +1,4 @@
-"""Predict as a client sees it: the server as a process of its own, a client as another, a socket between them."""
+"""Tests Predict as a client sees it: a server process, a client process and a socket between them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ except CallFailed as error:
 """
 
 _MARK = "ACAP_COMPLIANCE_SERVER"
-"""A variable by which the server's processes are told from others, whoever their parents are."""
+"""A variable that marks the server's processes, whoever their parents are."""
 _SOCKET = "socket"
 _POLL_S = 0.02
 _STOP_S = 20.0
@@ -54,7 +54,7 @@ _LOG_END = 4000
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model as the operator names it to the server, and what a client sends to it."""
+    """A model as the operator names it to the server, and the inputs that a client sends to it."""
 
     name: str
     path: Path
@@ -63,20 +63,20 @@ class ServedModel:
 
     @property
     def argument(self) -> str:
-        """What follows ``-m``."""
+        """The argument of ``-m``."""
         return ",".join([f"{self.name}={self.path}", *(f"{name}={value}" for name, value in self.options.items())])
 
 
 def predict_over_a_socket(
     chip: str, models: Sequence[ServedModel], timeout_s: float
 ) -> dict[str, dict[str, acap.Array]]:
-    """Start the server with a chip and its models, have a client run each of them once, and stop it; gives the outputs
-    of each model.
+    """Start the server with a chip and its models, run each model once from a client, and stop the server.
 
-    Server and chip find what this process would: its environment is theirs. Fails where the server does not start,
-    refuses a call, does not end by itself with exit code 0, or leaves a process or its socket behind.
+    Returns the outputs of each model. Server and chip inherit this process's environment, so they find what it would
+    find. Fails if the server does not start, refuses a call, does not end by itself with exit code 0, or leaves a
+    process or its socket behind.
     """
-    # Not pytest's folder: a socket's path has to be short.
+    # Not pytest's folder, because a socket's path must be short.
     with tempfile.TemporaryDirectory(prefix="acap-") as folder:
         here = Path(folder)
         for model in models:
@@ -113,7 +113,7 @@ def _server(folder: Path, chip: str, models: Sequence[ServedModel], timeout_s: f
 
 
 class _Server:
-    """A server's process, and what is asked of it."""
+    """A server's process and the operations on it."""
 
     def __init__(self, folder: Path, words: Sequence[str], timeout_s: float) -> None:
         self.address = f"unix://{folder / _SOCKET}"
@@ -146,13 +146,13 @@ class _Server:
         until = time.monotonic() + self._timeout_s
         client = self._start(_PREDICT, words, "client.log")
         while client.poll() is None:
-            # A client waits for a server that is not there, which would take long.
+            # A client would wait a long time for a server that is not there.
             self._check_it_runs()
             if time.monotonic() > until:
                 self._fail(f"the client has no answer within {self._timeout_s:g} s")
             time.sleep(_POLL_S)
         if client.returncode:
-            # A server that cannot start first answers the calls that wait, and then ends.
+            # A server that cannot start answers the waiting calls first and then exits.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LAST_WORDS_S)
             self._check_it_runs()
@@ -190,13 +190,13 @@ def _left_after(folder: Path, seconds: float) -> dict[int, str]:
 
 
 def _processes_of(folder: Path) -> dict[int, str]:
-    """Processes that run with the mark of this server in their environment, and their commands."""
+    """Return the processes that have this server's mark in their environment, with their commands."""
     mark = f"{_MARK}={folder}".encode()
     found = {}
     for path in Path("/proc").iterdir():
         if not path.name.isdecimal():
             continue
-        # Others' processes cannot be read, and any may end while it is looked at.
+        # Processes of other users cannot be read, and any process may end while it is read.
         with contextlib.suppress(OSError):
             if mark in (path / "environ").read_bytes().split(b"\0"):
                 command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()

@@ -1,6 +1,6 @@
-"""What every parameter store keeps to.
+"""The rules that every parameter store must follow.
 
-The tests of a plugin in full:
+The complete tests of a plugin:
 
     class TestMyStore(ParameterStoreContract):
         @pytest.fixture
@@ -53,7 +53,7 @@ _ODD_KEYS = (
     "root." + "A" * 20_000,
     "root" + ".a" * 5_000,
 )
-"""What clients can send. The runtime puts ``root.`` before a key that has it not."""
+"""Keys that clients can send. The runtime adds ``root.`` to a key without it."""
 
 _ASK_ODD_KEYS = """
 import json, sys
@@ -80,31 +80,31 @@ for key in keys:
 class ParameterStoreContract(Contract):
     """Subclass it as ``Test…``, and override `store` and `known_key`.
 
-    A check that asks the store something asks for `ready`. That skips with `probe`'s own reason where the store is
-    missing, or fails if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` says that it must be there.
+    A check that queries the store uses the `ready` fixture. If the store is missing, `ready` skips the check with
+    `probe`'s own reason, or fails it if ``ACAPRUNTIME_REQUIRE_HARDWARE=1`` requires the store.
     """
 
     kind: ClassVar[Kind] = "parameters"
     unknown_keys: ClassVar[tuple[str, ...]] = ("root.NoSuchGroup.NoSuchParameter", "root.NoSuchParameter")
     """Parameters that the store does not have."""
     rounds: ClassVar[int] = 500
-    """How often the store is asked to see whether everything is given back."""
+    """The number of queries for the check that everything is given back."""
     longest_answer: ClassVar[float] = 5.0
-    """Seconds that an answer may take; the runtime waits 10 s, and ends the process then."""
+    """Seconds that an answer may take. The runtime ends the process after 10 s."""
 
     @pytest.fixture
     def store(self) -> acap.ParameterStore:
-        """Override this: a new store."""
+        """Override this: return a new store."""
         raise NotImplementedError("give the subclass a `store` fixture")
 
     @pytest.fixture
     def known_key(self) -> str:
-        """Override this: a parameter that the store has, beginning with ``root.``."""
+        """Override this: return a parameter that the store has, beginning with ``root.``."""
         raise NotImplementedError("give the subclass a `known_key` fixture")
 
     @pytest.fixture
     def expected(self) -> str | None:
-        """Give the value of `known_key`, where it is the same on all devices."""
+        """Return the value of `known_key` if it is the same on all devices."""
         return None
 
     @pytest.fixture
@@ -175,7 +175,7 @@ class ParameterStoreContract(Contract):
     def test_it_answers_in_another_thread_than_the_one_that_probed(
         self, store: acap.ParameterStore, known_key: str
     ) -> None:
-        # The runtime probes in one thread and asks in another, and in a third one after that: one at a time.
+        # The runtime probes in one thread, queries in another and then in a third, one at a time.
         here = store.get(known_key)
         for _ in range(2):
             outcome: list[object] = []

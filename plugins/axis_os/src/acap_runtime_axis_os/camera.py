@@ -8,8 +8,8 @@ from typing import Final
 import acap_runtime as acap
 
 FRAME_TIMEOUT_S: Final = 4.0
-"""How long a stream may give no frame: a little less than the five seconds after which the runtime ends the process, so
-that the reason is told."""
+"""The longest time without a frame. It is a little less than the five seconds after which the runtime ends the process,
+so that the reason is reported."""
 
 _SOURCE: Final = re.compile(r"vdo(?::(?P<channel>[0-9]{1,9}))?")
 
@@ -17,7 +17,7 @@ _SOURCE: Final = re.compile(r"vdo(?::(?P<channel>[0-9]{1,9}))?")
 class VdoCamera(acap.Camera):
     """The video that VDO has: sensors and view areas of the Axis device that this runs on.
 
-    Without a channel, VDO chooses. A stream that gives no frame for `timeout_s` has failed.
+    Without a channel, VDO chooses one. A stream that gives no frame for `timeout_s` has failed.
     """
 
     name = "vdo"

@@ -1,4 +1,4 @@
-"""When a frame was taken."""
+"""Capture times of frames."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Final
 
 _US: Final = 1000
 _OLDEST_NS: Final = 5_000_000_000
-"""A frame that is older than this was not taken then: its time is another clock's."""
+"""A frame cannot be older than this: such a time comes from another clock."""
 
 
 class CaptureClock:
     """Turns VDO's two timestamps into times of ``time.monotonic_ns()`` that grow from frame to frame.
 
-    The timestamp is documented as CLOCK_MONOTONIC of the capture, in µs, which is what is wanted; but in streams with
-    Zipstream as the signal processor's, whose clock may be another. So the custom timestamp is asked to be MONO_SERVER,
-    which is CLOCK_MONOTONIC when VDO's service had the frame, and stands in where the first one cannot be true.
+    VDO documents the timestamp as CLOCK_MONOTONIC of the capture, in µs, which is the wanted time. In streams with
+    Zipstream it documents the signal processor's time, whose clock may differ. The plugin therefore requests
+    MONO_SERVER as the custom timestamp: CLOCK_MONOTONIC when VDO's service had the frame. The custom timestamp replaces
+    the first one if that cannot be true.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""What is used of VDO, axparameter and GLib, in C as cffi and the fakes' compiler read it, and what its numbers mean.
+"""The parts of VDO, axparameter and GLib that this plugin uses, in C for cffi and the fakes' compiler, and their enums.
 
-The functions are there since ACAP 3.5; `tests/published_api.toml` says where they are published.
+The functions exist since ACAP 3.5. `tests/published_api.toml` lists where they are published.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BufferStrategy(IntEnum):
 
 
 class Timestamp(IntEnum):
-    """VdoStreamTimestamp: what a frame's custom timestamp is."""
+    """VdoStreamTimestamp: the meaning of a frame's custom timestamp."""
 
     MONO_SERVER = 16
 

@@ -1,4 +1,4 @@
-"""How a raw picture lies in VDO's memory."""
+"""The layout of a raw picture in VDO's memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The shape of a tight picture, and how many bytes lie between its neighbours in each dimension in VDO's memory."""
+    """The shape of a tight picture, and the byte distance of neighbours in each dimension in VDO's memory."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
     @classmethod
     def of(cls, image: acap.Image, pitch: int) -> Self:
-        """All rows, of all planes, lie `pitch` bytes apart; planes follow each other without a gap."""
+        """Make a layout whose rows, in all planes, are `pitch` bytes apart. Planes follow each other without a gap."""
         shape = image.shape[1:]
         match image.format:
             case "nv12":
@@ -30,7 +30,7 @@ class Layout:
 
     @property
     def nbytes(self) -> int:
-        """From the first byte to the last, without the padding of the last row."""
+        """Bytes from the first to the last, without the padding of the last row."""
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
     def copy(self, memory: memoryview, picture: acap.Array) -> None:

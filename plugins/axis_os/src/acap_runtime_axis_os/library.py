@@ -1,4 +1,4 @@
-"""The device's native libraries. Only what runs in a worker imports this."""
+"""The device's native libraries. Only code that runs in a worker imports this."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import acap_runtime as acap
 from cffi import FFI
 
 LIBRARIES_VARIABLE: Final = "ACAPRUNTIME_AXIS_OS_LIBRARIES"
-"""Names the folder that has the device's libraries, where they are not where the loader looks."""
+"""Names the folder with the device's libraries if the loader does not find them."""
 
 _MISSING: Final = re.compile(r": (\S+): cannot open shared object file")
 
 
 class Failure(Exception):
-    """What a function says in a GError.
+    """A function reported a GError.
 
-    `code` is None where the error is of another domain than the library's own. `expected` says that the service is
-    down on purpose, for maintenance.
+    `code` is None if the error's domain is not the library's own. `expected` is True if the service is down on purpose,
+    for maintenance.
     """
 
     def __init__(self, message: str, code: int | None = None, *, expected: bool = False) -> None:
@@ -33,10 +33,10 @@ class Failure(Exception):
 
 
 class Library:
-    """An open library, and its functions with GErrors turned into exceptions.
+    """An open library. Its functions raise GErrors as exceptions.
 
-    GLib's own functions are found through the library that needs them: what it allocates is freed by the very GLib
-    that it uses, wherever that is.
+    GLib's own functions are looked up through the library that needs them. Its allocations are therefore freed by the
+    same GLib that it uses, wherever that is.
     """
 
     def __init__(self, name: str, declarations: str, error_domain: str, folder: str | None) -> None:
@@ -52,7 +52,7 @@ class Library:
         self._domain: int = getattr(self.functions, error_domain)()
 
     def call(self, function: str, *arguments: Any, fails: Callable[[Any], bool] = operator.not_) -> Any:
-        """Call a function whose last argument is a place for a GError. Raises `Failure` where its result `fails`."""
+        """Call a function that takes a place for a GError last. Raises `Failure` if `fails` is true of its result."""
         place = self.ffi.new("GError **")
         result = getattr(self.functions, function)(*arguments, place)
         try:
@@ -69,7 +69,7 @@ class Library:
             return Failure(f"{function} failed and does not say why")
         message = self.text(error.message) or "no message"
         own = error.domain == self._domain
-        # libvdostream alone has this function; it wants the error before that is freed.
+        # Only libvdostream has this function. It needs the error before that is freed.
         is_expected = getattr(self.functions, "vdo_error_is_expected", None)
         return Failure(
             f"{function}: {message} (code {error.code})",
@@ -78,15 +78,16 @@ class Library:
         )
 
     def text(self, string: Any) -> str:
-        """A string of C's, which may be NULL."""
+        """Convert a C string, which may be NULL."""
         if not string:
             return ""
         encoded: Any = self.ffi.string(string)
         return str(encoded, errors="replace")
 
     def _open_file(self, path: str) -> Any:
-        """Open a library, and what it needs from the same folder where the loader does not find that: the loader looks
-        only where this process's own libraries are, and those shall stay what they are.
+        """Open a library, with the libraries it needs from the same folder if the loader does not find them.
+
+        The loader searches only the places of this process's own libraries, and those must not change.
         """
         while True:
             try:
@@ -96,12 +97,12 @@ class Library:
                 needed = str(Path(path).parent / missing[1]) if missing else path
                 if needed in self._needed or not Path(needed).is_file() or needed == path:
                     raise
-                self._needed[needed] = None  # once, even if two need each other
+                self._needed[needed] = None  # only once, even if two libraries need each other
                 self._needed[needed] = self._open_file(needed)
 
 
 def open_library(name: str, declarations: str, error_domain: str) -> Library:
-    """Open a library, once for the process. Raises `NotReady` where it is missing or too old."""
+    """Open a library, once per process. Raises `NotReady` if it is missing or too old."""
     return _opened(name, declarations, error_domain, os.environ.get(LIBRARIES_VARIABLE))
 
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from acap_runtime_axis_os.library import Library
 
 APP_NAME: Final = "acapruntime"
-"""Whose group keys without a group are looked up in: root.Acapruntime."""
+"""The application whose group is used for keys without a group: root.Acapruntime."""
 
 _UNKNOWN: Final = frozenset({ParameterError.PARAM_EXIST, ParameterError.PARAM_PATH, ParameterError.PARAM_GET})
-"""A parameter that does not exist, a path that is none, and one that the handler "could not deliver". The last may be
-a failure as well, but a device that says this of an unknown key must not make the key an error."""
+"""A parameter that does not exist, an invalid path, and a parameter that the handler "could not deliver". The last may
+be a failure as well, but an unknown key must not be an error on a device that reports it this way."""
 
 
 class AxParameterStore(acap.ParameterStore):
@@ -52,7 +52,7 @@ class AxParameterStore(acap.ParameterStore):
             library.functions.g_free(value[0])
 
     def _opened(self, library: Library) -> Any:
-        """The AXParameter: an application may have one at a time."""
+        """Yield the AXParameter. An application may have only one at a time."""
         from acap_runtime_axis_os.library import Failure  # noqa: PLC0415  # brings cffi
 
         if self._handle is None:
@@ -65,7 +65,7 @@ class AxParameterStore(acap.ParameterStore):
 
 
 def open_axparameter() -> Library:
-    """The library. Raises `NotReady` where it is missing or too old."""
+    """Open the library. Raises `NotReady` if it is missing or too old."""
     from acap_runtime_axis_os.library import open_library  # noqa: PLC0415  # brings cffi
 
     return open_library("libaxparameter.so.1", AXPARAMETER, "ax_parameter_error_quark")

@@ -1,4 +1,4 @@
-"""A stream of VDO's."""
+"""A VDO stream."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from acap_runtime_axis_os.vdo import opened, opening, reading, settings_of
 _LOG = logging.getLogger(__name__)
 
 _TRANSIENT: Final = frozenset({VdoError.NO_DATA, VdoError.NO_VIDEO})
-"""VDO's EAGAIN: the stream is well, and the next try may have a frame."""
+"""VDO's EAGAIN: the stream is healthy, and the next try may have a frame."""
 _KEY_FRAMES: Final = frozenset(FrameType)
 _PAUSE_S: Final = 0.005
-"""Between tries, where there is no frame although the socket can be read."""
+"""The pause between tries if there is no frame although the socket is readable."""
 
 
 class VdoStream(acap.Stream):
-    """A stream that VDO paces, scales and encodes. Streams that are encoded have no raw pictures."""
+    """A stream that VDO paces, scales and encodes. Encoded streams have no raw pictures."""
 
     def __init__(
         self, vdo: Library, source: str, channel: int | None, settings: acap.StreamSettings, timeout_s: float
@@ -59,8 +59,8 @@ class VdoStream(acap.Stream):
                 with self._next_buffer(until) as buffer:
                     frame = self._vdo.functions.vdo_buffer_get_frame(buffer)
                     is_key = not moving or self._vdo.functions.vdo_frame_get_frame_type(frame) in _KEY_FRAMES
-                    # Nobody could decode what comes before the first keyframe. One that was asked for is on its way;
-                    # should VDO not heed that, frames go on.
+                    # Frames before the first keyframe cannot be decoded. A requested keyframe is on its way. If VDO
+                    # ignores the request, frames go on.
                     if is_key or (self._begun and not keyframe) or time.monotonic() >= no_longer_choosy:
                         self._begun = True
                         return self._frame(buffer, frame, picture, is_key=is_key)
@@ -69,7 +69,7 @@ class VdoStream(acap.Stream):
         self._resources.close()
 
     def _agreed_layout(self) -> Layout | None:
-        """What VDO gives is what was asked for, or this raises; gives the layout of raw pictures."""
+        """Check that VDO agreed to the request, raise if not, and return the layout of raw pictures."""
         get = self._vdo.functions.vdo_map_get_uint32
         asked = self._settings
         info = self._vdo.call("vdo_stream_get_info", self._stream)

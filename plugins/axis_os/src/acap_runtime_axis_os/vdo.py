@@ -1,4 +1,4 @@
-"""VDO's streams: what they are asked for, and what their errors mean to the runtime."""
+"""VDO's streams: their settings, and the translation of their errors to the runtime's."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ FORMATS: Final[Mapping[acap.StreamFormat, Format]] = MappingProxyType(
 )
 
 RAW_BUFFERS: Final = 3
-"""One that is filled, one that waits, one that is copied. Each costs the device a whole picture."""
+"""One buffer is filled, one waits and one is copied. Each costs the device a whole picture."""
 
 CALL_TIMEOUT_MS: Final = 2000
-"""How long giving a buffer back may take, which waits for the service."""
+"""The longest time for giving a buffer back, which waits for the service."""
 
 _ERRORS: Final[Mapping[int, type[acap.AcapError]]] = MappingProxyType(
     {
@@ -42,16 +42,16 @@ _ERRORS: Final[Mapping[int, type[acap.AcapError]]] = MappingProxyType(
         VdoError.FATAL: acap.DeviceError,
     }
 )
-"""What refusals to open a stream are. All others pass: VDO asks to try anew."""
+"""The runtime's errors for refusals to open a stream. All other errors are temporary: VDO requires a new try."""
 
 
 def open_vdo() -> Library:
-    """The library. Raises `NotReady` where it is missing or too old."""
+    """Open the library. Raises `NotReady` if it is missing or too old."""
     return open_library("libvdostream.so.1", VDO, "vdo_error_quark")
 
 
 def settings_of(settings: acap.StreamSettings, channel: int | None) -> list[Setting]:
-    """What VDO is asked for."""
+    """Return the settings to request from VDO."""
     entries: list[Setting] = [
         ("uint32", "format", FORMATS[settings.format]),
         ("uint32", "width", settings.width),
@@ -59,7 +59,7 @@ def settings_of(settings: acap.StreamSettings, channel: int | None) -> list[Sett
         ("uint32", "framerate", settings.framerate),
         ("uint32", "buffer.strategy", BufferStrategy.INFINITE),
         ("uint16", "timestamp.type", Timestamp.MONO_SERVER),
-        # A frame is waited for with poll, which has a time limit of ours.
+        # The plugin waits for frames with poll, with its own time limit.
         ("boolean", "socket.blocking", False),
         ("int32", "socket.timeout_ms", CALL_TIMEOUT_MS),
     ]
@@ -73,7 +73,7 @@ def settings_of(settings: acap.StreamSettings, channel: int | None) -> list[Sett
 
 
 def try_source(vdo: Library, source: str, channel: int | None) -> None:
-    """Ask for a stream as every Axis camera has it, and do not start it. Raises what `opened` raises."""
+    """Request a stream that every Axis camera has, without starting it. Raises the errors of `opened`."""
     entries: list[Setting] = [("uint32", "format", Format.JPEG)]
     if channel is not None:
         entries.append(("uint32", "channel", channel))
@@ -83,7 +83,7 @@ def try_source(vdo: Library, source: str, channel: int | None) -> None:
 
 @contextmanager
 def opened(vdo: Library, entries: list[Setting]) -> Iterator[Any]:
-    """A stream that is not started; it is given back at the end. Raises `Failure`."""
+    """Yield a stream that is not started, and release it at the end. Raises `Failure`."""
     settings = vdo.functions.vdo_map_new()
     try:
         for kind, name, value in entries:
@@ -99,7 +99,7 @@ def opened(vdo: Library, entries: list[Setting]) -> Iterator[Any]:
 
 @contextmanager
 def opening(what: str) -> Iterator[None]:
-    """While a stream is opened: VDO's errors are the runtime's, in VDO's words."""
+    """Raise VDO's errors while opening a stream as the runtime's, with VDO's message."""
     try:
         yield
     except Failure as failure:
@@ -108,7 +108,7 @@ def opening(what: str) -> Iterator[None]:
 
 @contextmanager
 def reading(what: str) -> Iterator[None]:
-    """While a stream is read: whatever fails, VDO asks for a new stream."""
+    """Raise VDO's errors while reading a stream as `Unavailable`. After any failure, VDO requires a new stream."""
     try:
         yield
     except Failure as failure:

@@ -1,4 +1,4 @@
-"""Chip 1 of larod's table: no chip at all, which makes it good for trying everything around one."""
+"""Chip 1 of larod's table: no real chip, for trying everything around one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DebugBackend(acap.InferenceBackend):
     options = MappingProxyType({name: knob.meaning for name, knob in KNOBS.items()})
 
     def probe(self) -> None:
-        """There is nothing that could be missing."""
+        """Always succeed: nothing can be missing."""
 
     def load(self, path: Path, options: Mapping[str, str]) -> acap.Model:
         inputs, knobs = read_model_file(path)
@@ -37,7 +37,7 @@ class DebugBackend(acap.InferenceBackend):
 
 
 class DebugModel(acap.Model):
-    """Gives every input back under its own name."""
+    """Returns every input under its own name."""
 
     def __init__(self, inputs: tuple[acap.TensorSpec, ...], knobs: Mapping[str, Any]) -> None:
         self._knobs = knobs

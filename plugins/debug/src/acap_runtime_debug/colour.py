@@ -1,4 +1,4 @@
-"""Colours of pixels in the formats of frames: BT.601 with limited range, as cameras give."""
+"""Converts pixel colours to the formats of frames: BT.601 with limited range, as cameras use."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import acap_runtime as acap
 import numpy as np
 
 _ROWS_AT_ONCE: Final = 64
-"""Rows that are converted together: sums of 32 bits for a whole picture would not fit the processor's cache."""
+"""Rows converted together: 32-bit sums for a whole picture would not fit the processor's cache."""
 
 
 def in_format(pixels: acap.Array, image_format: acap.ImageFormat) -> acap.Array:
-    """Convert R, G and B of shape (height, width, 3) to a picture as streams give it; nv12 needs even sizes."""
+    """Convert R, G and B of shape (height, width, 3) to a picture in a stream's format. nv12 needs even sizes."""
     if image_format == "rgb-interleaved":
         return np.ascontiguousarray(pixels)
     if image_format == "rgb-planar":

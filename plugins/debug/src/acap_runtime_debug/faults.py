@@ -1,4 +1,4 @@
-"""The ways in which a chip, its driver or a plugin fails."""
+"""Simulates the failures of a chip, its driver or a plugin."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Stage = Literal["load", "run"]
 
 
 def misbehave(knobs: Mapping[str, Any], stage: Stage) -> None:
-    """Do what a model's knobs ask for at this stage."""
+    """Misbehave as a model's knobs request for this stage."""
     for name, fault in FAULTS.items():
         if knobs.get(name) == stage:
             fault()
 
 
 def misbehave_at(knobs: Mapping[str, Any], number: int) -> None:
-    """Do what a camera's knobs ask for at frame `number`, or asked for at one that was skipped."""
+    """Misbehave as a camera's knobs request for frame `number` or for a skipped frame before it."""
     for name, fault in CHIPLESS_FAULTS.items():
         if number >= knobs.get(name, number + 1):
             fault()
@@ -69,4 +69,4 @@ FAULTS: Final[Mapping[str, Callable[[], NoReturn]]] = MappingProxyType(
 )
 
 CHIPLESS_FAULTS: Final[Mapping[str, Callable[[], NoReturn]]] = MappingProxyType({**FAULTS, "fail": _be_unavailable})
-"""The same where no chip is at fault: in cameras and parameter stores."""
+"""The same for cameras and parameter stores, which have no chip."""

@@ -1,4 +1,4 @@
-"""The knobs of models and cameras: what each does, and which values it takes."""
+"""The knobs of models and cameras, with their meanings and values."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ LAST_FRAME: Final = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """`parse` takes a value from TOML or an option's text, and raises TypeError or ValueError if it is not
-    `expected`.
+    """A knob of a model or a camera.
+
+    `parse` takes a value from TOML or an option's text, and raises TypeError or ValueError if it is not `expected`.
     """
 
     meaning: str
@@ -27,8 +28,9 @@ class Knob:
 
 
 def read_knobs(values: Mapping[str, object], known: Mapping[str, Knob] | None = None) -> dict[str, Any]:
-    """Parse the values of known knobs, a model's where nothing else is said; raises `InvalidRequest` for one that does
-    not parse.
+    """Parse the values of known knobs, by default a model's.
+
+    Raises `InvalidRequest` for a value that does not parse.
     """
     known = KNOBS if known is None else known
     knobs = {}
@@ -41,7 +43,7 @@ def read_knobs(values: Mapping[str, object], known: Mapping[str, Knob] | None = 
 
 
 def read_options(text: str, known: Mapping[str, Knob]) -> dict[str, Any]:
-    """Parse knobs that are written ``NAME=VALUE,NAME=VALUE``; raises `InvalidRequest`."""
+    """Parse knobs written as ``NAME=VALUE,NAME=VALUE``. Raises `InvalidRequest`."""
     values: dict[str, object] = {}
     for option in text.split(",") if text else ():
         name, equals, value = option.partition("=")

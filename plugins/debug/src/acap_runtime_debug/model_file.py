@@ -1,4 +1,4 @@
-"""Model files of the debug chip: TOML text that describes the inputs, and how the model misbehaves."""
+"""Model files of the debug chip: TOML text that describes the inputs and the model's misbehaviour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_INPUTS: Final = ({"name": "data"},)
 
 
 def read_model_file(path: Path) -> tuple[tuple[acap.TensorSpec, ...], dict[str, Any]]:
-    """Read a model's inputs and knobs; an empty file is a model with one input, uint8 `data` of any length."""
+    """Read a model's inputs and knobs. An empty file is a model with one input, uint8 `data` of any length."""
     content = _parse(path)
     tables = content.pop("inputs", DEFAULT_INPUTS)
     if unknown := sorted(content.keys() - KNOBS):

@@ -1,4 +1,4 @@
-"""When the next frame is due."""
+"""The pace of a camera's frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECOND_NS: Final = 1_000_000_000
 class Pace:
     """Frame `n` is due `n` intervals after the first, on the monotonic clock: errors of single waits never add up.
 
-    Who comes late by more than an interval has missed the frames between: their numbers are left out.
+    A caller that is late by more than an interval misses the frames between, and their numbers are skipped.
     """
 
     def __init__(self, framerate: int) -> None:
@@ -20,7 +20,7 @@ class Pace:
         self._number = -1
 
     def wait(self) -> tuple[int, int]:
-        """Wait for the next frame; gives its number, the first is 0, and when it was due (``time.monotonic_ns()``)."""
+        """Wait for the next frame. Returns its number, from 0, and its due time (``time.monotonic_ns()``)."""
         now = time.monotonic_ns()
         if self._start_ns is None:
             self._start_ns = now

@@ -1,4 +1,4 @@
-"""A camera without hardware: colour bars, a box that moves, and a stamp that tests read."""
+"""A camera without hardware: colour bars, a moving box, and a stamp that tests read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SECONDS_TO_CROSS: Final = 4
 
 
 def require_raw(settings: acap.StreamSettings) -> acap.Image:
-    """The form of the frames; raises `InvalidRequest` for encoded ones."""
+    """Return the form of raw frames. Raises `InvalidRequest` for encoded ones."""
     if settings.encoded:
         raise acap.InvalidRequest(
             f"format {settings.format}: expected one of {', '.join(acap.IMAGE_FORMATS)}: the debug plugin's cameras do "
@@ -42,7 +42,7 @@ class TestPattern(acap.Camera):
     sources = "test-pattern[:OPTION=VALUE,...]"
 
     def probe(self, source: str) -> None:
-        """Nothing could be missing, but an option may make no sense."""
+        """Check the options. Nothing else can be missing."""
         self._knobs(source)
 
     def open(self, source: str, settings: acap.StreamSettings) -> acap.Stream:
@@ -66,7 +66,7 @@ class _PatternStream(acap.Stream):
         self._box = _Box(image, framerate)
 
     def read(self, picture: acap.Array, *, keyframe: bool = False) -> acap.Frame:
-        del keyframe  # every raw frame is one
+        del keyframe  # every raw frame is a keyframe
         number, due_ns = self._pace.wait()
         misbehave_at(self._knobs, number)
         np.copyto(picture, self._background)
@@ -76,8 +76,8 @@ class _PatternStream(acap.Stream):
 
 
 def _background(image: acap.Image) -> acap.Array:
-    """Bars of eight colours, and below them a ramp from black to white."""
-    # Two rows of each say it all: they are converted as a small picture, and repeated.
+    """Draw bars of eight colours, and below them a ramp from black to white."""
+    # Two rows of each are enough: they are converted as a small picture and repeated.
     columns = np.arange(image.width)
     bars = np.array(_BARS, np.uint8)[columns * len(_BARS) // image.width]
     ramp = (columns * 255 // max(1, image.width - 1)).astype(np.uint8)[:, np.newaxis].repeat(3, axis=1)
@@ -96,7 +96,7 @@ def _background(image: acap.Image) -> acap.Array:
 
 
 class _Box:
-    """An orange box that crosses the picture, again and again. Its edges are even, as nv12 needs."""
+    """An orange box that crosses the picture repeatedly. Its edges are at even pixels, as nv12 requires."""
 
     def __init__(self, image: acap.Image, framerate: int) -> None:
         self._image = image

@@ -46,7 +46,7 @@ class Pictures(acap.Camera):
 
 
 class _PicturesStream(acap.Stream):
-    """Each next picture is made ready in a thread of its own: frames keep their pace while a large one is decoded."""
+    """A stream of pictures. A separate thread prepares the next one, so decoding a large picture delays no frame."""
 
     def __init__(self, paths: Sequence[Path], image: acap.Image, framerate: int, seconds: float) -> None:
         from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # loads a library
@@ -62,9 +62,9 @@ class _PicturesStream(acap.Stream):
         self._coming: Future[acap.Array] = self._thread.submit(self._next_picture)
 
     def read(self, picture: acap.Array, *, keyframe: bool = False) -> acap.Frame:
-        del keyframe  # every raw frame is one
+        del keyframe  # every raw frame is a keyframe
         number, due_ns = self._pace.wait()
-        # A little more, so that rounding does not decide where a picture begins exactly with a frame.
+        # A little more, so that rounding does not matter if a picture begins exactly with a frame.
         turn = int(number / self._frames_each + 1e-6)
         if turn > self._turn:
             self._turn = turn
@@ -87,7 +87,7 @@ class _PicturesStream(acap.Stream):
 
 
 def _parse(source: str) -> tuple[Path, float]:
-    # Only an option at the very end is one, so that the folder's name may have commas.
+    # Options are recognised only at the very end, so that the folder's name may contain commas.
     found = re.fullmatch(r"pictures:(?P<folder>.+?)(?:,(?P<options>seconds=[^,/]*))?", source)
     if not found:
         raise acap.InvalidRequest(f"source {source!r}: expected pictures:/FOLDER or pictures:/FOLDER,seconds=SECONDS")
@@ -98,7 +98,7 @@ def _parse(source: str) -> tuple[Path, float]:
 def _pictures_of(folder: Path) -> list[Path]:
     try:
         paths = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+    except (OSError, ValueError) as error:  # a name with a zero byte raises ValueError
         raise acap.NotReady(f"{str(folder)!r}: expected a folder of pictures: {error}") from error
     if not paths:
         raise acap.NotReady(f"{folder}: expected pictures (*{', *'.join(SUFFIXES)}), got none")
@@ -106,7 +106,7 @@ def _pictures_of(folder: Path) -> list[Path]:
 
 
 def _load(path: Path, image: acap.Image) -> acap.Array | None:
-    """The picture in the form of `image`, or None, with a warning, where it cannot be read."""
+    """Load a picture in the form of `image`. Warns and returns None if it cannot be read."""
     from PIL import Image, ImageOps  # noqa: PLC0415  # loads libraries
 
     try:

@@ -1,7 +1,7 @@
-"""The stamp of a test picture: its number and time in black and white blocks, which also survive lossy encoding.
+"""The stamp of a test picture: its number and time in black and white blocks, which survive lossy encoding too.
 
-Four rows of 32 blocks in the upper left corner, most significant bit first, white is 1: the frame's number, the upper
-and the lower half of its time in microseconds, and the CRC-32 of these twelve bytes.
+It has four rows of 32 blocks in the upper left corner, most significant bit first. White is 1. The rows are the frame's
+number, the upper and the lower half of its time in microseconds, and the CRC-32 of these twelve bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GREY: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """The number of a frame, modulo 2**32, and when it was taken: ``Frame.captured_ns // 1000``."""
+    """The number of a frame, modulo 2**32, and its capture time: ``Frame.captured_ns // 1000``."""
 
     number: int
     captured_us: int
@@ -84,7 +84,7 @@ def read_stamp(picture: acap.Array, image_format: acap.ImageFormat) -> Stamp:
 
 def _block_side(picture: acap.Array, image_format: acap.ImageFormat) -> int:
     height, width = _size(picture, image_format)
-    # Even, so that the blocks' chroma in nv12 is their own.
+    # Even, so that no nv12 chroma sample spans two blocks.
     return min(LARGEST_BLOCK, width // (SMALLEST_WIDTH // 2), height // (SMALLEST_HEIGHT // 2)) // 2 * 2
 
 

@@ -28,7 +28,7 @@ class DebugStore(acap.ParameterStore):
     name = "debug"
 
     def probe(self) -> None:
-        """There is nothing that could be missing."""
+        """Always succeed: nothing can be missing."""
 
     def get(self, key: str) -> str | None:
         for fault, strike in CHIPLESS_FAULTS.items():

@@ -1,7 +1,7 @@
-"""The chips of an Axis device, driven through larod: what plugins for one chip are made of.
+"""Drives the chips of an Axis device through larod. Plugins for single chips are built on this.
 
-Importing this loads nothing; the functions load liblarod. All of them take larod's device names in order of preference
-and use the first that the device has.
+Importing this package loads nothing. Its functions load liblarod. All of them take larod's device names in order of
+preference and use the first that the device has.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def probe(devices: Sequence[str]) -> None:
 def load_model(devices: Sequence[str], path: Path, options: Mapping[str, str]) -> acap.Model:
     """Load a model file. `options` may have the names in `A9_DLPU_OPTIONS`.
 
-    Raises `InvalidRequest` for an option's value that does not parse and for a file that larod takes for no model of
-    this device, `NotReady` as `probe` does, `Unavailable` where the service or power for the chip is away,
-    `Forbidden` where larod says so, `DeviceError` for all else.
+    Raises `InvalidRequest` if an option's value does not parse or larod does not accept the file as a model for this
+    device, `NotReady` as `probe` does, `Unavailable` if the service or the chip's power is away, `Forbidden` if larod
+    denies access, and `DeviceError` for all other failures.
     """
     from acap_runtime_larod.model import load  # noqa: PLC0415  # brings cffi
 
@@ -46,7 +46,7 @@ def load_model(devices: Sequence[str], path: Path, options: Mapping[str, str]) -
 
 
 def converts(devices: Sequence[str], conversion: acap.Conversion) -> bool:
-    """Whether one of the devices does such conversions, as far as larod's documents say; nothing is loaded."""
+    """Return True if larod's documentation lists the conversion for one of the devices. This loads nothing."""
     from acap_runtime_larod.conversions import does  # noqa: PLC0415  # needed by few
 
     return any(does(device, conversion) for device in devices)
@@ -55,7 +55,7 @@ def converts(devices: Sequence[str], conversion: acap.Conversion) -> bool:
 def prepare_conversion(devices: Sequence[str], conversion: acap.Conversion) -> acap.Model:
     """Make a model that converts images.
 
-    Raises `InvalidRequest`, saying what the device can do, for a conversion outside its limits; others as `load_model`.
+    Raises `InvalidRequest` with the device's limits for a conversion outside them, and other errors as `load_model`.
     """
     from acap_runtime_larod.model import prepare  # noqa: PLC0415  # brings cffi
 

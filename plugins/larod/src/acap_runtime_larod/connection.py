@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device of larod. Its handle ends with the connection."""
+    """A larod device. Its handle is valid until the connection ends."""
 
     name: str
     instance: int
@@ -30,12 +30,12 @@ class Device:
 
 
 class Connection:
-    """A session with the service, and the lock without which larod must not be called.
+    """A session with the service, and the lock that must be held for every call of larod.
 
-    Every model has a connection of its own. The header says that the library is not thread safe, and several models
-    run side by side in threads: on one shared connection, one model's job of seconds would stop all others. A private
-    model, and the memory that the service allots for tensors, also end with their connection, so that nothing is left
-    in the service; and at most 32 tensors of a connection can be mapped by the service.
+    Every model has its own connection. The header states that the library is not thread safe, and several models run
+    side by side in threads. On one shared connection, one model's job of seconds would block all others. A private
+    model and the memory that the service allots for tensors end with their connection, so nothing is left in the
+    service. The service can map at most 32 tensors of a connection.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Connection:
         return self._pointer[0]
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """Call a function that ends with an error pointer; raises `LarodFailure` where it fails."""
+        """Call a function whose last argument is an error pointer. Raises `LarodFailure` if it fails."""
         error = ffi.new("larodError **")
         with self._lock:
             result = getattr(self._library.functions, function)(*arguments, error)
@@ -64,12 +64,12 @@ class Connection:
         return result
 
     def free(self, function: str, pointer: Any) -> None:
-        """Call one of the functions that free what a pointer points to, and cannot fail."""
+        """Call a function that frees a pointer's target and cannot fail."""
         with self._lock:
             getattr(self._library.functions, function)(pointer)
 
     def end(self, function: str, *arguments: Any) -> None:
-        """Call a function that ends something. Where it fails the rest is to be ended all the same."""
+        """Call a function that ends something. A failure must not prevent the rest of the cleanup."""
         try:
             self.call(function, *arguments)
         except LarodFailure as failure:
@@ -81,12 +81,12 @@ class Connection:
 
     def devices(self) -> list[Device]:
         count = ffi.new("size_t *")
-        # Neither the list nor the devices are the caller's to free.
+        # The caller frees neither the list nor the devices.
         handles = self.call("larodListDevices", self.handle, count)
         return [self._read_device(handles[index]) for index in range(count[0])]
 
     def find(self, names: Sequence[str], instance: int = 0) -> Device:
-        """Find the first of `names` that the service has. Raises `NotReady` with those that it has."""
+        """Find the first of `names` that the service has. Raises `NotReady`, listing the service's devices."""
         found = self.devices()
         for name in names:
             for device in found:
@@ -105,7 +105,7 @@ class Connection:
 
 
 def text(pointer: Any) -> str:
-    """A string of larod's; empty for none."""
+    """Convert a larod string. NULL becomes an empty string."""
     if pointer == ffi.NULL:
         return ""
     content = ffi.string(pointer)

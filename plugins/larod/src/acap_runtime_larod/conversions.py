@@ -1,7 +1,7 @@
-"""What each of larod's devices can convert, and the parameters that ask for it.
+"""The conversions of each larod device, and the parameters that request them.
 
-The limits are those of larod's page on preprocessing (liblarod 3.2.254): "supported operations", "supported formats"
-and the constraints of each backend.
+The limits come from larod's page on preprocessing (liblarod 3.2.254): "supported operations", "supported formats" and
+the constraints of each backend.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Parameter: TypeAlias = str | int | tuple[int, int] | tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device can do. `does` says it to whoever asked for more."""
+    """The limits of a device. `does` describes them in the error for a conversion outside them."""
 
     does: str
     pairs: frozenset[tuple[str, str]]
@@ -27,17 +27,17 @@ class Limits:
     scales: bool = True
     crops: bool = True
     moves_whole: frozenset[tuple[str, str]] = frozenset()
-    """Pairs that it neither crops nor scales, although it does others."""
+    """Pairs that it neither crops nor scales, although it crops and scales others."""
     even: bool = False
-    """Whether all widths and heights are even."""
+    """True if all widths and heights must be even."""
     width_multiple: int = 1
     lowest_height: int = 1
     pixels_below: int | None = None
-    """The input's width times height is less than this."""
+    """The input's width times height must be less than this."""
     row_multiple: int | None = None
     """Rows in memory are padded to a multiple of so many bytes; None for rows without padding."""
     largest_scale: int | None = None
-    """In each direction, larger or smaller."""
+    """The largest factor in each direction, up or down."""
 
 
 _ACE: Final = Limits(
@@ -78,21 +78,21 @@ LIMITS: Final[Mapping[str, Limits]] = {
     "axis-a7-gpu-proc": _OPENCL,
     "cpu-proc": _LIBYUV,
 }
-"""By device name. Of a device that is not here, larod alone says what it cannot do."""
+"""Limits by device name. For a device that is not here, larod alone reports what it cannot do."""
 
 _CHANNELS: Final = 3
 
 
 def does(device: str, conversion: acap.Conversion) -> bool:
-    """Whether a conversion is within a device's limits."""
+    """Return True if a conversion is within a device's limits."""
     limits = LIMITS.get(device)
     return limits is None or not list(_problems(limits, conversion))
 
 
 def load_parameters(device: str, conversion: acap.Conversion) -> Mapping[str, Parameter]:
-    """The parameters with which `device` is made to convert.
+    """Return the load parameters that set up `device` for a conversion.
 
-    Raises `InvalidRequest`, with what the device can do, for a conversion outside its limits.
+    Raises `InvalidRequest` with the device's limits for a conversion outside them.
     """
     limits = LIMITS.get(device)
     if limits is not None and (problems := list(_problems(limits, conversion))):
@@ -108,7 +108,7 @@ def load_parameters(device: str, conversion: acap.Conversion) -> Mapping[str, Pa
 
 
 def job_parameters(conversion: acap.Conversion) -> Mapping[str, Parameter]:
-    """The parameters of each job: larod takes the crop with a job, not with the load."""
+    """Return the parameters of each job. larod takes the crop with a job, not with the load."""
     if not _cropped(conversion):
         return {}
     region = conversion.region

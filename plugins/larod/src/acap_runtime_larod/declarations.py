@@ -1,6 +1,6 @@
-"""What is used of larod, in C as cffi reads it: API version 3, from the published larod.h of liblarod 3.2.254.
+"""The parts of larod that this plugin uses, in C for cffi: API version 3, from liblarod 3.2.254's published larod.h.
 
-The fake library is compiled against this text too, so that its functions cannot differ from what is called.
+The fake library is compiled against this text too, so its functions cannot differ from those that are called.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What larod calls errors, and what they are called here."""
+"""Translates larod's errors to the contract's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ADVICE: Final = {
 
 
 class LarodFailure(Exception):
-    """A function of larod failed. `code` is a larodErrorCode, or an errno where it is positive."""
+    """A function of larod failed. `code` is a larodErrorCode, or an errno if it is positive."""
 
     def __init__(self, function: str, code: int, message: str) -> None:
         super().__init__(function, code, message)
@@ -45,11 +45,11 @@ class LarodFailure(Exception):
 
     @property
     def needs_reload(self) -> bool:
-        """Whether the connection, or the model in the service, is no more."""
+        """True if the connection, or the model in the service, is gone."""
         return self.code in _LOST_CONNECTION or self.code == CODES["MODEL_NOT_FOUND"]
 
     def as_error(self, doing: str) -> acap.AcapError:
-        """The error for whoever asked for what `doing` says, with larod's message and the name of its code."""
+        """Return the error for the caller, with `doing`, larod's message and the name of its code."""
         kind = _KINDS.get(self.code, acap.DeviceError)
         return kind(f"{doing}: {self}{_ADVICE.get(self.code, '')}")
 

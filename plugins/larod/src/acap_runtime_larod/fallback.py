@@ -1,4 +1,4 @@
-"""Chips that a plugin drives by a library of its own where it can, and by larod where it cannot."""
+"""Chips that a plugin drives with its own library if it can, and otherwise through larod."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import acap_runtime_larod as larod
 class FallbackBackend(acap.InferenceBackend):
     """Runs models by the library of a subclass where that finds the chip, else by larod.
 
-    Which of the two it is, is found out once, by the first `probe` or `load`: it stays the same for all models.
+    The first `probe` or `load` chooses one of the two. The choice stays the same for all models.
     """
 
     devices: ClassVar[Sequence[str]]
     """larod's names for the chip, in order of preference."""
     library: ClassVar[str]
-    """What drives the chip without larod, as messages name it."""
+    """The name in messages of the library that drives the chip without larod."""
 
     def __init__(self) -> None:
         self._by_larod: bool | None = None
@@ -32,10 +32,10 @@ class FallbackBackend(acap.InferenceBackend):
 
     @abstractmethod
     def load_by_library(self, path: Path, options: Mapping[str, str]) -> acap.Model:
-        """Load a model by the library, which has found the chip."""
+        """Load a model with the library, which has found the chip."""
 
     def check_for_larod(self, path: Path) -> None:
-        """Raise `InvalidRequest` for a model file that larod would take and is not for this chip."""
+        """Raise `InvalidRequest` for a model file that larod would accept but that is not for this chip."""
 
     def probe(self) -> None:
         try:

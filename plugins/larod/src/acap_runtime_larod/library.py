@@ -1,4 +1,4 @@
-"""The native library. Only what runs beside the chip imports this."""
+"""The native library. Only code that runs beside the chip imports this."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _ADVICE: Final = (
 
 
 class Library:
-    """liblarod, opened once for the process: cffi never gives an opened library back."""
+    """liblarod, opened once per process: cffi never closes an opened library."""
 
     def __init__(self, name: str) -> None:
-        # The soname is the same in every version. Before version 3, larodLoadModel took a number for the device, and to
-        # call that one with a pointer would crash: but such a larod lacks larodGetDevice, and is refused.
-        self.functions: Any = acap.open_library(ffi.dlopen, name, advice=_ADVICE)  # known to cffi alone
+        # The soname is the same in every version. Before version 3, larodLoadModel took a number for the device, and
+        # calling it with a pointer would crash. Such a larod lacks larodGetDevice and is refused.
+        self.functions: Any = acap.open_library(ffi.dlopen, name, advice=_ADVICE)  # only cffi knows its type
         self.connecting = threading.Lock()
-        """Held while a connection is made or ended. The header calls the library not thread safe, and what it does
-        first in a process is where that could matter between connections."""
+        """Held while a connection is made or ended. The header calls the library not thread safe. Between connections
+        that could matter in its first steps in a process."""
 
 
 _open = cache(Library)
 
 
 def open_library() -> Library:
-    """Open liblarod. Raises `NotReady` where there is none, or one that is too old."""
+    """Open liblarod. Raises `NotReady` if it is missing or too old."""
     return _open(os.environ.get(LIBRARY_VARIABLE) or _USUAL_LIBRARY)

@@ -1,4 +1,4 @@
-"""Models as the contract has them, on top of a session that may have to be made anew."""
+"""Models for the contract, on top of a session that may have to be remade."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from acap_runtime_larod.session import Session, Task
 _LOG = logging.getLogger(__name__)
 
 _LARGEST_INSTANCE: Final = 15
-"""More equal devices than any Axis device has, so that a typing error is answered as one."""
+"""More equal devices than any Axis device has, so that a typing error gets a clear answer."""
 
 
 def load(devices: Sequence[str], path: Path, options: Mapping[str, str]) -> acap.Model:
@@ -66,10 +66,10 @@ def _whole_number(options: Mapping[str, str], option: str, highest: int) -> int:
 class LarodModel(acap.Model):
     """A model in larod's service.
 
-    A run that loses the connection, or finds that the service has forgotten the model (it was restarted), fails with
-    `Unavailable`: whether its job was done is not known, and the client's deadline is not ours to spend. The next run
-    connects and loads anew before it runs. The worker need not restart for that, so models on other connections go on.
-    The model file stays open meanwhile: what is loaded again is what was loaded.
+    A run fails with `Unavailable` if it loses the connection or finds that the service has forgotten the model after a
+    restart. It is unknown if the job was done, and a retry would spend the client's deadline. The next run connects and
+    loads again before it runs. The worker does not restart for that, so models on other connections go on. The model
+    file stays open meanwhile, so the same model is loaded again.
     """
 
     def __init__(self, task: Task) -> None:
@@ -105,7 +105,7 @@ class LarodModel(acap.Model):
         try:
             session = self._opened()
         except acap.NotReady as problem:
-            # While the service starts it may not have all its devices yet.
+            # A starting service may not have all its devices yet.
             raise acap.Unavailable(f"{self._task.title} is not loaded for the moment: {problem}") from None
         if (session.inputs, session.outputs) != self._forms:
             session.close()

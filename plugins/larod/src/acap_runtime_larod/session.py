@@ -27,16 +27,16 @@ _READWRITE_AND_MAP: Final = 1 | 2
 _LONGEST_NAME: Final = 127
 
 POWER_WAITS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
-"""What is waited before each further try while the device has no power for the chip: 1.55 s in all. A request that
-waits longer had better fail, so that its client may choose."""
+"""Seconds before each retry while the device has no power for the chip, 1.55 s in all. After that the request fails, so
+that its client can decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to load, and on what.
+    """The model to load, and the devices to load it on.
 
-    `file` is a descriptor of a model file, or -1 where the parameters say it all. `parameters` gives the load
-    parameters for the device that was found; it raises `InvalidRequest` for what that device cannot do.
+    `file` is a descriptor of a model file, or -1 if the parameters describe the model completely. `parameters` returns
+    the load parameters for the device that was found. It raises `InvalidRequest` for a task that device cannot do.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Task:
 
 
 class Session:
-    """A model that can be run. Raises `LarodFailure`, or an `AcapError` where no larod function failed."""
+    """A model that can be run. Raises `LarodFailure`, or an `AcapError` if no larod function failed."""
 
     def __init__(self, task: Task) -> None:
         with ExitStack() as undo:
@@ -61,7 +61,7 @@ class Session:
             self._inputs, self._outputs = [each for _, each in inputs], [each for _, each in outputs]
             self.inputs, self.outputs = tuple(spec for spec, _ in inputs), tuple(spec for spec, _ in outputs)
             crop = self._map(task.job_parameters, undo)
-            # The request copies its tensors: one serves every run, since their files stay the same.
+            # The request copies its tensors. One request serves every run, since the tensors' files stay the same.
             self._job = self._connection.call(
                 "larodCreateJobRequest", model, input_tensors, len(inputs), output_tensors, len(outputs), crop
             )
@@ -76,7 +76,7 @@ class Session:
         return [buffer.read() for buffer in self._outputs]
 
     def close(self) -> None:
-        """Free everything, in the reverse order of its making, whatever fails."""
+        """Free everything in reverse order of creation, whatever fails."""
         self._inputs, self._outputs = [], []
         self._undo.close()
 
@@ -105,7 +105,7 @@ class Session:
         return model
 
     def _map(self, parameters: Mapping[str, Parameter], undo: ExitStack) -> Any:
-        """A map of parameters, or NULL for none."""
+        """Make a map of parameters, or NULL for none."""
         if not parameters:
             return ffi.NULL
         connection = self._connection
@@ -122,12 +122,12 @@ class Session:
         return made
 
     def _tensors(self, model: Any, side: str, undo: ExitStack) -> tuple[list[tuple[acap.TensorSpec, Buffer]], Any]:
-        """A model's inputs or outputs, their memory, and larod's array of them."""
+        """Return a model's inputs or outputs with their memory, and larod's array of them."""
         connection = self._connection
         count = ffi.new("size_t *")
         with_memory = True
         try:
-            # larod's own memory: both sides map it once, and no file of ours has to be readable to the service.
+            # larod's own memory: both sides map it once, and the service need not be able to read any of our files.
             tensors = connection.call(
                 f"larodAllocModel{side}", connection.handle, model, _READWRITE_AND_MAP, count, ffi.NULL
             )
@@ -181,7 +181,7 @@ class Session:
 
 
 def _with_power(attempt: Callable[[], _Result]) -> _Result:
-    """Try again for a while where the device has no power for the chip, which larod calls transient."""
+    """Retry for a while if the device has no power for the chip, which larod calls transient."""
     for wait in POWER_WAITS_S:
         try:
             return attempt()

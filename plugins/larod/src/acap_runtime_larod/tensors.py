@@ -1,4 +1,4 @@
-"""A tensor of larod: what it is, how it lies in memory, and its memory."""
+"""A larod tensor: its description, its layout and its memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATA_TYPES: Final[dict[int, np.dtype[Any]]] = {
     number: np.dtype(name)
     for number, name in enumerate(
         (
-            # Data of no specified type are bytes.
+            # Data without a specified type are bytes.
             *("uint8", "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
             *("float16", "float32", "float64"),
         ),
@@ -33,7 +33,7 @@ _Index: TypeAlias = EllipsisType | tuple[int, slice]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What larod says of a tensor; `dims` or `pitches` is empty and `nbytes` 0 where it says nothing."""
+    """larod's description of a tensor. `dims` or `pitches` is empty and `nbytes` is 0 if larod does not give it."""
 
     name: str
     data_type: int
@@ -45,7 +45,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """A part of a tensor with regular strides: where it is in the array, and where in memory."""
+    """A part of a tensor with regular strides: its place in the array and its place in memory."""
 
     index: _Index
     shape: tuple[int, ...]
@@ -53,14 +53,14 @@ class Plane:
     offset: int
 
     def end(self, itemsize: int) -> int:
-        """Bytes from the tensor's start to the plane's last."""
+        """Return the bytes from the tensor's start to the plane's end."""
         steps = zip(self.shape, self.strides, strict=True)
         return self.offset + sum((size - 1) * stride for size, stride in steps) + itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A tensor as the contract has it, tight, and where its elements are in larod's memory of `nbytes`."""
+    """A tight tensor of the contract, and the places of its elements in larod's memory of `nbytes`."""
 
     spec: acap.TensorSpec
     planes: tuple[Plane, ...]
@@ -68,11 +68,11 @@ class Form:
 
 
 def form_of(tensor: Description) -> Form:
-    """Read a tensor's form from what larod says of it. Raises `DeviceError` where that makes no sense.
+    """Read a tensor's form from larod's description. Raises `DeviceError` if that makes no sense.
 
-    A pitch is the bytes of all elements of a dimension, padding included: the step in the dimension to its left. A
-    nv12 image (420SP) has dims 3, height, width and pitches total, offset of the colour plane, row (larod.h on
-    larodTensorPitches and larodTensorLayout); it is an array of 1, height * 3/2, width.
+    A pitch is the number of bytes of all elements of a dimension, padding included. It is the step in the dimension to
+    its left. An nv12 image (420SP) has the dims 3, height, width. Its pitches are the total, the offset of the colour
+    plane and the row (larod.h on larodTensorPitches and larodTensorLayout). It is an array of 1, height * 3/2, width.
     """
     dtype = DATA_TYPES.get(tensor.data_type)
     if dtype is None:
@@ -116,7 +116,7 @@ def _tight_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 def unique_names(names: Sequence[str], side: str) -> list[str]:
-    """Give tensors without a name of their own one: ``input_0``, or ``x_1`` for the second called x."""
+    """Give every tensor a unique name: ``input_0`` for one without a name, ``x_1`` for the second called x."""
     taken = set(names)
     given: list[str] = []
     for position, name in enumerate(names):
@@ -128,9 +128,9 @@ def unique_names(names: Sequence[str], side: str) -> list[str]:
 
 
 class Buffer:
-    """The memory of a tensor, mapped here for as long as it or an array of it lives.
+    """The memory of a tensor, mapped for as long as this object or an array of it lives.
 
-    `start` is where the tensor begins in the file, in bytes.
+    `start` is the tensor's offset in the file, in bytes.
     """
 
     def __init__(self, form: Form, descriptor: int, start: int) -> None:
@@ -139,11 +139,11 @@ class Buffer:
         try:
             size = os.fstat(descriptor).st_size
             if size < start + form.nbytes:
-                # To touch mapped memory beyond a file's end would kill the process.
+                # Touching mapped memory beyond a file's end would kill the process.
                 raise acap.DeviceError(
                     f"larod's tensor {name} needs {form.nbytes} bytes from byte {start}; its file has {size}"
                 )
-            # Never closed by hand: an array that somebody keeps keeps it mapped.
+            # Never closed explicitly: an array that is still held keeps the memory mapped.
             memory = mmap.mmap(descriptor, start + form.nbytes)
         except OSError as error:
             raise acap.DeviceError(f"larod's tensor {name} cannot be mapped: {error}") from None
@@ -159,18 +159,18 @@ class Buffer:
     def rewind(self) -> None:
         """Set the file's offset to the tensor's start.
 
-        larod writes an output where the offset is, and leaves it at the end (larod.h on larodCreateJobRequest); inputs
-        it rewinds by itself.
+        larod writes an output at the offset and leaves the offset at the end (larod.h on larodCreateJobRequest). It
+        rewinds inputs itself.
         """
         os.lseek(self._descriptor, self._start, os.SEEK_SET)
 
     def write(self, array: acap.Array) -> None:
-        """Copy a tight array to where its elements belong."""
+        """Copy a tight array to the places of its elements."""
         for index, plane in self._planes:
             np.copyto(plane, array[index])
 
     def read(self) -> acap.Array:
-        """The tensor as a tight array: the mapped memory itself where that is tight."""
+        """Return the tensor as a tight array. If the mapped memory is tight, this is the memory itself."""
         if not self._answer_is_memory:
             for index, plane in self._planes:
                 self._answer[index] = plane

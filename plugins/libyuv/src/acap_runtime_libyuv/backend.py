@@ -18,8 +18,7 @@ LARGEST_SIDE: Final = 16384
 class LibyuvBackend(acap.ProcessingBackend):
     """Converts images on the CPU, by libyuv.
 
-    `chroma` chooses how colour is scaled; None leaves the choice to ``ACAPRUNTIME_LIBYUV_CHROMA``, and to ``larod``
-    without that.
+    `chroma` selects how colour is scaled. None uses ``ACAPRUNTIME_LIBYUV_CHROMA``, or ``larod`` if that is not set.
     """
 
     chip_id = 11

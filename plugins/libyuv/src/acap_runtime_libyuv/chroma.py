@@ -1,4 +1,4 @@
-"""How colour is scaled."""
+"""The ways to scale colour."""
 
 from __future__ import annotations
 

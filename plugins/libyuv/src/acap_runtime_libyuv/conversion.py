@@ -1,4 +1,4 @@
-"""A conversion as a chain of steps, and the functions of libyuv that take them."""
+"""A conversion as a chain of steps, and the libyuv functions for the steps."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ FUNCTIONS: Final[dict[tuple[Layout, Layout], str]] = {
 SCALERS: Final[dict[Layout, str]] = {"i420": "I420Scale", "argb": "ARGBScale"}
 COPY: Final = "CopyPlane"
 MOVES: Final = frozenset((COPY, *(name for pair, name in FUNCTIONS.items() if is_rgb(pair[0]) == is_rgb(pair[1]))))
-"""Functions that only move bytes, which `picture.move` does as well."""
+"""Functions that only move bytes, and that `picture.move` can replace."""
 
 
 def route(source: Layout, target: Layout) -> list[Layout]:
-    """Name the layouts to pass through after `source`, up to `target`."""
+    """Return the layouts to pass through after `source`, up to `target`."""
     if source == target:
         return []
     if (source, target) in FUNCTIONS:
@@ -40,14 +40,14 @@ def route(source: Layout, target: Layout) -> list[Layout]:
 
 
 def chain(conversion: acap.Conversion, chroma: Chroma) -> Iterator[tuple[Layout, int, int]]:
-    """Each picture on the way from the input to the output: layout, width and height."""
+    """Yield each picture on the way from the input to the output: layout, width and height."""
     region, output = conversion.region, conversion.output
     source, target = LAYOUTS[conversion.input.format], LAYOUTS[output.format]
     if (region.width, region.height) == (output.width, output.height):
         for layout in route(source, target) or [target]:
             yield layout, output.width, output.height
         return
-    # A colour for every pixel gains nothing where 4:2:0 comes in and goes out.
+    # A colour for every pixel gains nothing if both input and output are 4:2:0.
     middle: Layout = "argb" if chroma == "full" and not source == target == "nv12" else "i420"
     for layout in route(source, middle):
         yield layout, region.width, region.height
@@ -56,7 +56,7 @@ def chain(conversion: acap.Conversion, chroma: Chroma) -> Iterator[tuple[Layout,
 
 
 def function_for(source: Picture, target: Picture) -> str:
-    """Name the function that takes the step from one picture to the next."""
+    """Return the name of the function that converts one picture to the next."""
     if source.layout != target.layout:
         return FUNCTIONS[source.layout, target.layout]
     same = (source.width, source.height) == (target.width, target.height)
@@ -64,7 +64,7 @@ def function_for(source: Picture, target: Picture) -> str:
 
 
 def calls(function: str, source: Picture, target: Picture) -> Iterator[tuple[Any, ...]]:
-    """The arguments of each call of `function` that the step needs."""
+    """Yield the arguments of each call of `function` that the step needs."""
     size = (target.width, target.height)
     if function == COPY:
         for index, plane in enumerate(PLANES[target.layout]):

@@ -1,4 +1,4 @@
-"""What is used of libyuv, in C as cffi reads it. Plain names, there since version 1719 (October 2018)."""
+"""The libyuv functions that this plugin uses, in C for cffi. All exist since version 1719 (October 2018)."""
 
 from __future__ import annotations
 

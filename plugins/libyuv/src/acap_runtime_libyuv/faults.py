@@ -1,6 +1,7 @@
-"""Which functions of the libyuv that is here do not do what they should.
+"""Finds faulty functions in the installed libyuv.
 
-A function that overruns its stack kills its process: another process tries them all before this one calls any.
+A function that overruns its stack kills its process. Another process therefore tries all functions before this one
+calls any.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _ONE_AT_A_TIME: Final = Lock()
 
 
 def functions_to_avoid() -> frozenset[str]:
-    """Name the functions that are faulty here, all of them such as `picture.move` stands in for.
+    """Return the names of the functions that are faulty here and that `picture.move` can replace.
 
-    Raises `NotReady` where another function is faulty, and where there is no libyuv.
+    Raises `NotReady` if any other function is faulty, or if there is no libyuv.
     """
     with _ONE_AT_A_TIME:
         return _functions_to_avoid()
@@ -51,7 +52,7 @@ def _functions_to_avoid() -> frozenset[str]:
 
 
 def find_faults(file: Path) -> dict[str, str]:
-    """Try every function of a libyuv; gives those that are faulty, each with the rest of a sentence about it."""
+    """Try every function of a libyuv. Returns the faulty ones, each with the rest of a sentence about its fault."""
     faults: dict[str, str] = {}
     left: Iterable[Trial] = trials()
     while True:
@@ -59,7 +60,7 @@ def find_faults(file: Path) -> dict[str, str]:
         for number, (trial, fault) in enumerate(tried):
             if fault is not None:
                 faults[trial.function] = fault
-                # What came after it, in the same process, may be its doing.
+                # It may have caused the results of later trials in the same process.
                 left = [each for each, _ in tried[number:] if each.function != trial.function]
                 break
         else:
@@ -67,14 +68,14 @@ def find_faults(file: Path) -> dict[str, str]:
 
 
 def _try(file: Path, some: Iterable[Trial]) -> list[tuple[Trial, str | None]]:
-    """Run trials in one process; gives each with its fault."""
+    """Run trials in one process. Returns each with its fault, or None."""
     command = [sys.executable, "-I", "-S", str(_CHILD), str(file)]
     try:
         with (
             os.fdopen(os.memfd_create("answers"), "w+b") as answers,
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=answers, stderr=subprocess.PIPE) as child,  # noqa: S603
         ):
-            some = list(some)  # made while the process starts
+            some = list(some)  # builds the trials while the process starts
             _, words = child.communicate(marshal.dumps([(each.function, each.before, each.arguments) for each in some]))
             answers.seek(0)
             tried = [(trial, answers.read(len(trial.before))) for trial in some]

@@ -1,4 +1,4 @@
-"""The native library. Only what runs beside the chip imports this."""
+"""The native library. Only code that runs beside the chip imports this."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _NAME: Final = "libyuv.so.0"
 
 
 @cache
-def open_library(name: str = _NAME) -> Any:  # its functions are known to cffi alone
-    """Open libyuv, once for the process: cffi never gives an opened library back."""
+def open_library(name: str = _NAME) -> Any:  # only cffi knows its functions
+    """Open libyuv, once per process: cffi never closes an opened library."""
     advice = "install libyuv 0, of 2019 or newer, on Debian and Ubuntu: apt install libyuv0"
     return acap.open_library(ffi.dlopen, name, advice=advice)
 
 
 def library_file() -> Path:
-    """The file of libyuv, once it is open. Its name ends with the version: libyuv tells it nowhere else."""
+    """Return the file of libyuv after it is open. Only its name gives the version, at the end."""
     linker: Any = _linker.dlopen(None)
     found: Any = _linker.new("struct link_map **")
     linker.dlinfo(linker.dlopen(_NAME.encode(), os.RTLD_LAZY), _RTLD_DI_LINKMAP, found)
@@ -41,6 +41,6 @@ def library_file() -> Path:
 
 
 def check(function: str, code: int | None) -> None:
-    """Raise `DeviceError` for what a function of libyuv returned, unless that means success."""
+    """Raise `DeviceError` unless a libyuv function's return value means success."""
     if code:
         raise acap.DeviceError(f"libyuv's {function} failed with {code}: out of memory, or a size it cannot take")

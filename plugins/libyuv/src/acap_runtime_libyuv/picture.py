@@ -18,7 +18,7 @@ LAYOUTS: Final[dict[str, Layout]] = {"nv12": "nv12", "rgb-interleaved": "raw", "
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """One plane of a layout: bytes per sample, and how many pixels share a sample in each direction."""
+    """One plane of a layout: bytes per sample, and the number of pixels that share a sample in each direction."""
 
     sample: int
     shared: int
@@ -51,7 +51,7 @@ CHANNELS: Final[dict[Layout, tuple[tuple[int, int], ...]]] = {
     "argb": ((0, 2), (0, 1), (0, 0)),
     "planar": ((0, 0), (1, 0), (2, 0)),
 }
-"""Where Y, U and V are, or R, G and B: in which plane, and at which byte of its samples."""
+"""The places of Y, U and V, or of R, G and B: the plane, and the byte within its samples."""
 
 
 def is_rgb(layout: Layout) -> bool:
@@ -59,7 +59,7 @@ def is_rgb(layout: Layout) -> bool:
 
 
 def nbytes(layout: Layout, width: int, height: int) -> int:
-    """Bytes of a tight picture."""
+    """Return the number of bytes of a tight picture."""
     return sum(plane.nbytes(width, height) for plane in PLANES[layout])
 
 
@@ -67,7 +67,7 @@ def nbytes(layout: Layout, width: int, height: int) -> int:
 class Picture:
     """A part of a tight picture.
 
-    `memory` is cffi's hold on the buffer: pointers into it do not keep it alive.
+    `memory` is cffi's reference to the buffer. Pointers into the buffer do not keep it alive.
     """
 
     layout: Layout
@@ -92,7 +92,7 @@ def picture_in(memory: Any, layout: Layout, width: int, height: int, region: aca
 
 
 def channels(picture: Picture) -> list[acap.Array]:
-    """Views of Y, U and V, or of R, G and B, each of rows and columns. The picture has to outlive them."""
+    """Return views of Y, U and V, or of R, G and B, each with rows and columns. The picture must outlive them."""
     views = []
     for index, byte in CHANNELS[picture.layout]:
         plane, pointer, stride = PLANES[picture.layout][index], *picture.planes[2 * index : 2 * index + 2]
@@ -103,6 +103,6 @@ def channels(picture: Picture) -> list[acap.Array]:
 
 
 def move(source: Picture, target: Picture) -> None:
-    """Do what libyuv does between layouts of the same channels, without it."""
+    """Convert between layouts with the same channels, as libyuv does, without libyuv."""
     for to, of in zip(channels(target), channels(source), strict=True):
         to[...] = of

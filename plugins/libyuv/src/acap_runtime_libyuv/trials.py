@@ -1,4 +1,4 @@
-"""Small conversions with known answers, for every function of libyuv that is used."""
+"""Small conversions with known answers, for every libyuv function that this plugin uses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _Size: TypeAlias = tuple[int, int]
 _Draw: TypeAlias = Callable[[Picture, _Size], None]
 
 _WIDTHS: Final = (1, 7, 8, 9, 15, 17, 31, 33, 63, 65)
-"""Around the numbers of pixels that one instruction takes: what is left over goes another way."""
+"""Widths around the numbers of pixels that one instruction takes. Leftover pixels take another code path."""
 _HEIGHTS: Final = {True: 4, False: 3}
-"""By whether they have to be even."""
+"""Heights, by True if they must be even."""
 _SCALES: Final = ((1, 2), (3, 4), (5, 7), (7, 5), (2, 1))
 _MARGIN: Final = 64
 _UNTOUCHED: Final = 255
-"""Stands around the pictures. It is also what libyuv writes for alpha."""
+"""The value around the pictures. libyuv also writes it for alpha."""
 _TOLERANCE: Final = 8
 """In levels of 255: twice what was seen of libyuv 1807 to 1974 on x86-64 and arm. A pixel of a slope has up to 7."""
 
@@ -33,23 +33,23 @@ _BLOCKS: Final = {
 }
 """The same colours twice: four pixels each, that share U and V."""
 _LIGHT: Final = {"rgb": (1, 1, 1), "yuv": (219 / 255, 0, 0)}
-"""What a level of grey, which every pixel has of its own, adds to them."""
+"""The contribution of a level of grey to the colours. Every pixel has its own level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A call in a piece of memory, and what that has to hold afterwards."""
+    """A call in a piece of memory, and the expected contents afterwards."""
 
     function: str
     size: str
     before: bytes
     arguments: list[Any]
-    """As they stand in C. A pointer is a tuple of one number: its place in the memory."""
+    """The arguments as in C. A pointer is a tuple of one number: its offset in the memory."""
     target: slice
     wanted: acap.Array
 
     def fault(self, after: bytes) -> str | None:
-        """What is wrong with the memory after the call, as the rest of a sentence."""
+        """Return the fault of the memory after the call, as the rest of a sentence, or None."""
         off = np.abs(np.frombuffer(after, np.uint8).astype(np.int16) - self.wanted)
         inside, allowed = off[self.target].max(), 0 if self.function in MOVES else _TOLERANCE
         off[self.target] = 0
@@ -73,7 +73,7 @@ def trials() -> Iterator[Trial]:
 
 
 def _trial(came: Layout, source_size: _Size, wanted: Layout, target_size: _Size, draw: _Draw) -> Trial:
-    # The source is a part of a larger picture: of rows that follow each other, libyuv would make a single long one.
+    # The source is part of a larger picture, because libyuv would treat adjacent rows as a single long one.
     width, height = source_size[0] + 2, source_size[1] + 2
     start = _MARGIN + nbytes(came, width, height) + _MARGIN
     end = start + nbytes(wanted, *target_size)
@@ -108,7 +108,7 @@ def _draw_colours(picture: Picture, _: _Size) -> None:
 
 
 def _draw_slopes(picture: Picture, size: _Size) -> None:
-    """Draw what becomes of a slope when a picture of `size` is scaled."""
+    """Draw the expected result of scaling a slope from a picture of `size`."""
     for view, shared in _views(picture):
         y, x = (_places(count, -(-of // shared)) for count, of in zip(view.shape, size[::-1], strict=True))
         view[...] = 4 * y[:, None] + 3 * x

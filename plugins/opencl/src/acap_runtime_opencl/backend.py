@@ -23,7 +23,8 @@ _SMALLEST: Final = acap.Conversion(acap.Image("rgb-planar", 1, 1), acap.Image("r
 class OpenClBackend(acap.ProcessingBackend):
     """Converts images by OpenCL: through larod where that has such a device, else by pyopencl.
 
-    Which of the two is found out once, and what pyopencl opened and compiled is shared by all models of this backend.
+    The choice is made once. All models of this backend share the device and the programs that pyopencl opened and
+    compiled.
     """
 
     chip_id = 13

@@ -1,4 +1,4 @@
-"""Where pyopencl and its drivers keep what they compiled: nothing there grows, and the home need not be writable."""
+"""The caches of pyopencl and its drivers. They do not grow, and the home folder need not be writable."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LEFTOVER_AGE_S: Final = 60
 
 
 def keep_caches_small() -> None:
-    """Set the environment that pyopencl reads when it is imported, and pocl when its devices are first asked for.
+    """Set the environment that pyopencl reads on import, and that pocl reads when its devices are first listed.
 
-    pyopencl's own caches are off: it fails where it cannot write them, and a driver has its own. pocl gets a folder of
-    this plugin's, unless the operator named one: pocl finds no device where it cannot write, and each process that
-    uses it leaves an empty file behind.
+    pyopencl's own caches are off: it fails if it cannot write them, and drivers have their own. pocl gets a folder of
+    this plugin, unless the operator named one: pocl finds no device if it cannot write, and each process that uses it
+    leaves an empty file behind.
     """
     os.environ.setdefault(PYOPENCL_VARIABLE, "1")
     if POCL_VARIABLE in os.environ:
@@ -41,7 +41,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether the folder is there, writable, and nobody else's: pocl runs the code that it finds in it."""
+    """Return True if the folder exists, is writable and belongs only to us: pocl runs the code that it finds there."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state = folder.lstat()
@@ -52,7 +52,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the empty files that pocl makes to see whether it can write. A young one may yet be filled."""
+    """Remove the empty files that pocl makes to test that it can write. Recent ones stay: they may yet be filled."""
     for path in folder.glob("tempfile_*"):
         with suppress(OSError):
             state = path.lstat()

@@ -13,16 +13,16 @@ import pyopencl as cl
 from acap_runtime_opencl.device import Device, driver_errors
 
 _GROUP: Final = 64
-"""Work items side by side in a group: always as many, because pocl compiles a kernel anew for every other number."""
+"""Work items side by side in a group. The number is fixed, because pocl recompiles a kernel for every other number."""
 
 _SOURCE, _TARGET = 0, 9
-"""Where the buffers stand among the kernel's arguments."""
+"""Positions of the buffers among the kernel's arguments."""
 
 
 class OpenClModel(acap.Model):
     """One conversion on one device.
 
-    A device that works in the host's memory reads the input and writes the output where they are; for any other they
+    A device that works in the host's memory reads the input and writes the output in place. For any other device they
     are copied.
     """
 
@@ -41,7 +41,7 @@ class OpenClModel(acap.Model):
             self._source = None if device.has_host_memory else self._make_source()
             self._target = self._make_target()
             self._kernel.set_arg(_TARGET, self._target)
-        # Drivers compile the last part, and allocate, only when a kernel first runs.
+        # Drivers finish compiling, and allocate memory, only when a kernel first runs.
         self.run({"input": np.zeros(conversion.input.shape, np.uint8)})
 
     def run(self, inputs: Mapping[str, acap.Array]) -> Mapping[str, acap.Array]:
@@ -64,7 +64,7 @@ class OpenClModel(acap.Model):
         source = cl.Buffer(self._device.context, flags, hostbuf=picture)
         try:
             self._convert(source)
-            # What was written is only sure to be in the host's memory once it has been mapped.
+            # The output is guaranteed to be in the host's memory only after it has been mapped.
             view, _ = cl.enqueue_map_buffer(
                 self._queue, self._target, cl.map_flags.READ, 0, self._output.shape, self._output.dtype
             )
@@ -91,7 +91,7 @@ class OpenClModel(acap.Model):
         return kernel
 
     def _work(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """How many work items there are across and down, in whole groups, and how many in a group."""
+        """Return the number of work items across and down, in whole groups, and the number in a group."""
         image = self._conversion.output
         shared = 2 if image.format == "nv12" else 1
         group = min(_GROUP, self._device.most_work_items(self._kernel))

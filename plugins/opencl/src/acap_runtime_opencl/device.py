@@ -1,4 +1,4 @@
-"""An OpenCL device and the programs compiled for it. Only what runs beside the chip imports this."""
+"""An OpenCL device and the programs compiled for it. Only code that runs beside the chip imports this."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyopencl as cl
 CHOICE_VARIABLE: Final = "PYOPENCL_CTX"
 
 FORMATS: Final[dict[acap.ImageFormat, int]] = {"nv12": 0, "rgb-interleaved": 1, "rgb-planar": 2}
-"""The formats as convert.cl counts them."""
+"""The numbers of the formats in convert.cl."""
 
 _ADVICE: Final = "install the driver of the GPU, or one for the CPU, on Debian and Ubuntu: apt install pocl-opencl-icd"
 _PREFERENCE: Final = (cl.device_type.GPU, cl.device_type.ACCELERATOR, cl.device_type.CPU)
@@ -23,7 +23,7 @@ _PREFERENCE: Final = (cl.device_type.GPU, cl.device_type.ACCELERATOR, cl.device_
 
 @contextmanager
 def driver_errors(what: str) -> Iterator[None]:
-    """Turn errors of the driver into ours: `Busy` where memory is short, else `DeviceError`."""
+    """Turn driver errors into ours: `Busy` if memory is short, otherwise `DeviceError`."""
     try:
         yield
     except cl.MemoryError as error:
@@ -33,7 +33,7 @@ def driver_errors(what: str) -> Iterator[None]:
 
 
 class Device:
-    """A device, open, with one context for all models. Its methods may be called by several threads."""
+    """An open device, with one context for all models. Several threads may call its methods."""
 
     def __init__(self, device: cl.Device) -> None:
         self._device = device
@@ -50,15 +50,15 @@ class Device:
 
     @property
     def has_host_memory(self) -> bool:
-        """Whether it works in the host's memory, so that nothing need be copied."""
+        """True if it works in the host's memory, so that nothing is copied."""
         return bool(self._device.type & cl.device_type.CPU)
 
     def queue(self) -> cl.CommandQueue:
-        """Make a queue, in which commands run in order."""
+        """Make a queue that runs commands in order."""
         return cl.CommandQueue(self.context, self._device)
 
     def kernel(self, came: acap.ImageFormat, wanted: acap.ImageFormat, *, scaled: bool) -> cl.Kernel:
-        """Make a kernel of the caller's own, since its arguments belong to it. Its program is compiled once."""
+        """Make a kernel for one caller, since a kernel holds its arguments. Its program is compiled once."""
         options = (f"-DFROM={FORMATS[came]}", f"-DTO={FORMATS[wanted]}", f"-DSCALED={int(scaled)}")
         with self._lock:
             if options not in self._programs:
@@ -66,12 +66,12 @@ class Device:
             return cl.Kernel(self._programs[options], "convert")
 
     def most_work_items(self, kernel: cl.Kernel) -> int:
-        """How many work items of a kernel may form a group."""
+        """Return the largest number of a kernel's work items in a group."""
         return int(kernel.get_work_group_info(cl.kernel_work_group_info.WORK_GROUP_SIZE, self._device))
 
 
 def open_device() -> Device:
-    """Open the device that ``PYOPENCL_CTX`` names, else the first GPU, else any other. Raises `NotReady`."""
+    """Open the device that ``PYOPENCL_CTX`` names, or the first GPU, or any other device. Raises `NotReady`."""
     device = _chosen_device() if os.environ.get(CHOICE_VARIABLE) else _best_device()
     try:
         return Device(device)
@@ -107,5 +107,5 @@ def _rank(device: cl.Device) -> int:
 def _devices() -> list[cl.Device]:
     try:
         return [device for platform in cl.get_platforms() for device in platform.get_devices()]
-    except cl.Error as error:  # what the loader says where no driver is installed
+    except cl.Error as error:  # the loader raises this if no driver is installed
         raise acap.NotReady(f"{error}; {_ADVICE}") from error

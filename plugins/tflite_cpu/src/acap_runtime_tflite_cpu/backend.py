@@ -21,9 +21,9 @@ DEFAULT_THREADS: Final = 4
 class TfliteCpuBackend(acap.InferenceBackend):
     """Runs TensorFlow Lite models on the CPU with XNNPACK, where the runtime has it.
 
-    A thread for each of the machine's processors, at most 4, is the default: by the repository's benchmarks, a single
-    client then waits little more than half as long on two processors. Many clients at once are served best by several
-    instances with one thread each.
+    The default is one thread per processor of the machine, at most 4. In the repository's benchmarks, a single client
+    then waits little more than half as long on two processors. For many clients at once, several instances with one
+    thread each are best.
     """
 
     chip_id = 2

@@ -30,7 +30,7 @@ class TfliteModel(acap.Model):
             for index, array in zip(self._input_indices, arrays, strict=True):
                 self._interpreter.set_tensor(index, array)
             self._interpreter.invoke()
-            # Copies: a view of the runtime's own memory, `tensor()`, makes every invoke fail for as long as it lives.
+            # Copies, because a view of the runtime's memory (`tensor()`) makes every invoke fail while it lives.
             return {spec.name: self._output(position) for position, spec in enumerate(self.outputs)}
         except (RuntimeError, ValueError) as error:
             raise acap.DeviceError(f"the model failed on these inputs: {reason(error)}") from error
@@ -38,7 +38,7 @@ class TfliteModel(acap.Model):
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
         if shapes == self._shapes:
             return
-        # Tensors that fail to allocate are of no use to the next request, whatever its shapes.
+        # After a failed allocation the next request cannot use the tensors, whatever its shapes.
         self._shapes = None
         try:
             for index, shape in zip(self._input_indices, shapes, strict=True):
@@ -56,7 +56,7 @@ class TfliteModel(acap.Model):
             details = self._interpreter.get_output_details()[position]
             if 0 not in details["shape"]:
                 raise
-            return np.empty(details["shape"], details["dtype"])  # get_tensor refuses tensors without content
+            return np.empty(details["shape"], details["dtype"])  # get_tensor refuses empty tensors
         return array
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ def _quantisation(dtype: np.dtype[Any], parameters: Mapping[str, Any]) -> acap.Q
 
 
 def _unique_names(names: Sequence[str], side: Literal["input", "output"]) -> list[str]:
-    """Call a tensor without a name ``input_<position>``, and append ``_<position>`` to a name that is taken."""
+    """Name a tensor without a name ``input_<position>``, and append ``_<position>`` to a name that is taken."""
     unique: list[str] = []
     for position, name in enumerate(names):
         own = name or f"{side}_{position}"

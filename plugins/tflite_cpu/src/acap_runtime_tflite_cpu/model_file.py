@@ -1,4 +1,4 @@
-"""What can be said about a model file before native code sees it."""
+"""Checks a model file before native code reads it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IDENTIFIER_OFFSET: Final = 4
 
 
 def read_model_file(path: Path) -> bytes:
-    """Read a file that looks like a model; raises `InvalidRequest` for others."""
+    """Read a file that looks like a model. Raises `InvalidRequest` for other files."""
     try:
         if not path.is_file():
             raise acap.InvalidRequest(f"{path}: expected a model file, got something that is no file")
@@ -24,12 +24,12 @@ def read_model_file(path: Path) -> bytes:
             raise acap.InvalidRequest(f"{path}: expected a model of less than 2 GiB, got {size} bytes")
         with path.open("rb") as file:
             if file.read(_IDENTIFIER_OFFSET + len(IDENTIFIER))[_IDENTIFIER_OFFSET:] != IDENTIFIER:
-                # What the file holds instead is not for the client to know, who may not be allowed to read it.
+                # The error does not reveal the file's contents: the client may not be allowed to read it.
                 raise acap.InvalidRequest(
                     f"{path}: expected a TensorFlow Lite model, with {IDENTIFIER.decode()} at offset "
                     f"{_IDENTIFIER_OFFSET}, got {size} bytes without it"
                 )
-            # Not mapped: a mapped file that somebody truncates ends the process with SIGBUS.
+            # Not mapped: truncating a mapped file kills the process with SIGBUS.
             file.seek(0)
             return file.read()
     except OSError as error:

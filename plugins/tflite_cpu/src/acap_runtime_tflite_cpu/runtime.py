@@ -1,4 +1,4 @@
-"""Where the interpreter comes from: LiteRT, or its predecessor on machines that LiteRT has no wheel for."""
+"""Finds the interpreter: LiteRT, or its predecessor on machines without a LiteRT wheel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import acap_runtime as acap
 import numpy as np
 
 LAST_OF_TFLITE_RUNTIME: Final = (3, 11)
-"""The newest Python that tflite-runtime has wheels for."""
+"""The newest Python with tflite-runtime wheels."""
 
 
 def find_interpreter() -> Any:  # neither runtime has types
-    """Return the `Interpreter` class; raises `NotReady` if no runtime can be used."""
+    """Return the `Interpreter` class. Raises `NotReady` if no runtime can be used."""
     problems = []
     for package in ("ai_edge_litert", "tflite_runtime"):
         if package == "tflite_runtime" and int(np.__version__.partition(".")[0]) > 1:
@@ -26,19 +26,19 @@ def find_interpreter() -> Any:  # neither runtime has types
         except ModuleNotFoundError as error:
             problems.append(f"{package}: {reason(error)}")
         except ImportError as error:
-            problems.append(f"{package}: {acap.unexpected(error)}")  # it is there, and does not go with another library
+            problems.append(f"{package}: {acap.unexpected(error)}")  # installed, but incompatible with another library
     raise acap.NotReady(
         f"no TensorFlow Lite runtime here ({'; '.join(problems)}): {remedy(platform.machine(), sys.version_info[:2])}"
     )
 
 
 def reason(error: Exception) -> str:
-    """Return what the runtime says, in one line."""
+    """Return the runtime's message in one line."""
     return " ".join(str(error).split()) or acap.unexpected(error)
 
 
 def remedy(machine: str, python: tuple[int, int]) -> str:
-    """Return what to do on such a machine, as `platform.machine` names it, with such a Python."""
+    """Return advice for a machine, as `platform.machine` names it, and its Python version."""
     if machine in ("x86_64", "aarch64"):
         return "pip install 'ai-edge-litert>=2.1'"
     if python <= LAST_OF_TFLITE_RUNTIME:

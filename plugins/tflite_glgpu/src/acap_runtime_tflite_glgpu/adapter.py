@@ -1,6 +1,6 @@
-"""Whether LiteRT finds a GPU here, and which, or why it does not.
+"""Finds the GPU that LiteRT uses, or the reason why it finds none.
 
-LiteRT says both on stderr alone, and a driver can crash its process: so it is tried in another one.
+LiteRT reports both only on stderr, and a driver can crash its process. The trial therefore runs in another process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 import acap_runtime as acap
 
 SOFTWARE_VARIABLE: Final = "ACAPRUNTIME_ALLOW_SOFTWARE_GPU"
-"""``yes`` takes a driver that computes on the CPU, such as SwiftShader: for tests."""
+"""``yes`` allows a driver that computes on the CPU, such as SwiftShader, for tests."""
 
 _LOG = logging.getLogger(__name__)
 _TRIAL_TIME_S: Final = 15.0

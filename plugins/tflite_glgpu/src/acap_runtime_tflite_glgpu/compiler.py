@@ -10,9 +10,9 @@ import acap_runtime as acap
 
 
 def compile_for_gpu(content: bytes, *, allow_cpu: bool = False, exact: bool = False) -> Any:  # LiteRT has no types
-    """Compile a model. Raises `NotReady` where LiteRT cannot be used, `RuntimeError` where it fails.
+    """Compile a model. Raises `NotReady` if LiteRT cannot be used, `RuntimeError` if it fails.
 
-    Without `allow_cpu`, LiteRT itself refuses what the GPU cannot run.
+    Without `allow_cpu`, LiteRT itself refuses models that the GPU cannot run.
     """
     litert = _litert()
     accelerators = litert.HardwareAccelerator.GPU
@@ -37,5 +37,5 @@ def _litert() -> Any:
 
 @cache
 def _environment() -> Any:
-    # One for the process: it holds the connection to the driver, which takes a second to make.
+    # One per process: it holds the connection to the driver, which takes a second to open.
     return _litert().Environment.create()

@@ -18,13 +18,13 @@ from acap_runtime_tflite_glgpu.adapter import find_adapter
 from acap_runtime_tflite_glgpu.compiler import compile_for_gpu
 
 DTYPES: Final = frozenset(np.dtype(name) for name in ("bool", "int8", "uint8", "int32", "float16", "float32"))
-"""What LiteRT's tensor buffers hold, of numpy's types."""
+"""The numpy types that LiteRT's tensor buffers can hold."""
 
 _ELSEWHERE: Final = "serve it with the CPU, -j 2 (cpu-tflite)"
 
 
 def load_on_gpu(path: Path, *, allow_cpu: bool, exact: bool) -> acap.Model:
-    """Load a model. Raises `NotReady` where there is no GPU for it, `InvalidRequest` as `load` does."""
+    """Load a model. Raises `NotReady` if there is no GPU for it, and `InvalidRequest` as `load` does."""
     content = read_model_file(path)
     if b"edgetpu-custom-op" in content:
         raise acap.InvalidRequest(
@@ -36,7 +36,7 @@ def load_on_gpu(path: Path, *, allow_cpu: bool, exact: bool) -> acap.Model:
     except RuntimeError as error:
         if "not accelerated" in str(error):
             raise _left_to_the_cpu(path) from error
-        find_adapter()  # raises NotReady where it was not the model's fault
+        find_adapter()  # raises NotReady if the model is not at fault
         raise acap.InvalidRequest(
             f"{path}: LiteRT cannot make it run on the GPU ({_last_line(error)}, see the worker's log): {_ELSEWHERE}"
         ) from error
@@ -53,8 +53,8 @@ def load_on_gpu(path: Path, *, allow_cpu: bool, exact: bool) -> acap.Model:
 class GpuModel(acap.Model):
     """Owns a compiled model and its buffers.
 
-    Tensors are called and ordered as the CPU's plugin does, whatever LiteRT's signature makes of them. An open
-    dimension has the size that the file gives it: the GPU's program is for that one.
+    Tensors have the names and the order of the CPU's plugin, not those of LiteRT's signature. An open dimension has the
+    size that the file gives, because the GPU's program is compiled for that size.
     """
 
     def __init__(self, compiled: Any, interpreter: Any, content: bytes) -> None:  # LiteRT has no types
@@ -95,7 +95,7 @@ class GpuModel(acap.Model):
 
 
 def _interpreter(path: Path, content: bytes) -> Any:
-    # Never run, and never given memory for tensors: it knows names, open dimensions and quantisation.
+    # Never runs and never allocates tensors. It provides names, open dimensions and quantisation.
     try:
         return find_interpreter()(model_content=content)
     except (RuntimeError, ValueError) as error:
@@ -103,7 +103,7 @@ def _interpreter(path: Path, content: bytes) -> Any:
 
 
 def _only_signature(compiled: Any) -> tuple[str, Mapping[str, Sequence[str]]]:
-    """The name of the model's signature, and its tensors' names; a model without one is given one by LiteRT."""
+    """Return the name of the model's signature and its tensors' names. LiteRT adds a signature if there is none."""
     signatures = compiled.get_signature_list()
     if len(signatures) != 1:
         raise acap.InvalidRequest(
@@ -121,7 +121,7 @@ def _only_signature(compiled: Any) -> tuple[str, Mapping[str, Sequence[str]]]:
 def _places(
     details: Sequence[Mapping[str, Any]], named: Mapping[str, Mapping[str, Any]], order: Sequence[str]
 ) -> list[int]:
-    """Where each of the file's tensors is among those of the signature, which may have another order."""
+    """Return each file tensor's position among those of the signature, which may have another order."""
     indices = [named[name]["index"] for name in order]
     wanted = [tensor["index"] for tensor in details]
     if sorted(indices) != sorted(wanted):
@@ -149,6 +149,6 @@ def _left_to_the_cpu(path: Path) -> acap.InvalidRequest:
 
 
 def _last_line(error: Exception) -> str:
-    """The last of what LiteRT says, where the reason is; the lines before it are places in its sources."""
+    """Return the last line of LiteRT's message, which has the reason. The lines before it are source locations."""
     lines = str(error).strip().splitlines()
     return lines[-1].removeprefix("└ ") if lines else acap.unexpected(error)

@@ -1,6 +1,6 @@
-"""A run on the GPU, in a process that may die of its driver: ``python -m acap_runtime_tflite_glgpu.trial``.
+"""A trial run on the GPU, in a process that its driver may crash: ``python -m acap_runtime_tflite_glgpu.trial``.
 
-Exit code 0 if it can add. What the driver and LiteRT have to say is on stderr, for `adapter` to read.
+The exit code is 0 if the GPU can add. The driver and LiteRT write their messages to stderr, for `adapter` to read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MODEL: Final = Path(__file__).with_name("trial.tflite")
 
 
 def main() -> str | None:
-    """Returns what is wrong, or None."""
+    """Return the problem, or None."""
     try:
         compiled = compile_for_gpu(MODEL.read_bytes())
     except acap.NotReady as error:

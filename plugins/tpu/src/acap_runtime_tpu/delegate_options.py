@@ -1,4 +1,4 @@
-"""What libedgetpu is told, made of the load options."""
+"""Makes libedgetpu's options from the load options."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _DEVICE: Final = re.compile(r"(usb|pci|(usb|pci)?:(?P<number>[0-9]{1,3}))")
 
 
 def delegate_options(options: Mapping[str, str]) -> dict[str, str]:
-    """Options as libedgetpu's delegate spells them. Raises `InvalidRequest` for values that it would ignore.
+    """Translate options for libedgetpu's delegate. Raises `InvalidRequest` for values that it would ignore.
 
-    It takes any device where it is told none, and hears of a performance only together with a device's number.
+    The delegate takes any device if none is given, and accepts a performance only together with a device's number.
     """
     wanted = {}
     number = None

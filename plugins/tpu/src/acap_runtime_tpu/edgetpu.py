@@ -1,6 +1,6 @@
-"""The Edge TPU by libedgetpu, as a delegate of the TensorFlow Lite runtime.
+"""Drives the Edge TPU with libedgetpu, as a delegate of the TensorFlow Lite runtime.
 
-Only what runs beside the chip imports this.
+Only code that runs beside the chip imports this.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from acap_runtime_tflite_cpu.runtime import find_interpreter, reason
 
 LIBRARY: Final = "libedgetpu.so.1"
 LIBRARY_VARIABLE: Final = "ACAPRUNTIME_LIBEDGETPU"
-"""Names another file, or another name for the dynamic linker. Not a load option: whoever may load a model could have
-any file run as code then."""
+"""Names another file, or another name for the dynamic linker. It is not a load option, because then any client that may
+load a model could run any file as code."""
 
 OPERATOR: Final = "edgetpu-custom-op"
-"""What the compiler makes of the part of a model that the Edge TPU runs."""
+"""The operator that the compiler makes from the part of a model that the Edge TPU runs."""
 
 _ADVICE: Final = (
     "install libedgetpu 1 (package libedgetpu1-std of Coral's apt repository, or a build of "
@@ -33,7 +33,7 @@ _ADVICE: Final = (
 def refuse_model_for_cpu(path: Path) -> None:
     """Raise `InvalidRequest` for a TensorFlow Lite model that was not compiled for the Edge TPU.
 
-    What other files are is left to larod to judge.
+    larod judges all other files.
     """
     try:
         content = read_model_file(path)
@@ -44,7 +44,7 @@ def refuse_model_for_cpu(path: Path) -> None:
 
 def _check_compiled(path: Path, content: bytes) -> None:
     if OPERATOR.encode() not in content:
-        # The delegate would take none of its operators, and the CPU all of them, without a word.
+        # The delegate would take none of its operators, and the CPU would silently run all of them.
         raise acap.InvalidRequest(
             f"{path}: expected a model compiled for the Edge TPU, got one without {OPERATOR}, which would run on the "
             "CPU: compile it with edgetpu_compiler, or serve it with the CPU, -j 2 (cpu-tflite)"
@@ -52,9 +52,9 @@ def _check_compiled(path: Path, content: bytes) -> None:
 
 
 def open_delegate(options: Mapping[str, str]) -> Any:  # the runtime has no types
-    """A delegate, which holds an Edge TPU for as long as it lives. Raises `NotReady` with the reason."""
+    """Open a delegate, which holds an Edge TPU for as long as it lives. Raises `NotReady` with the reason."""
     runtime = import_module(find_interpreter().__module__)
-    # The runtime's own class stumbles over a library that it cannot open, in its destructor.
+    # The runtime's own class fails in its destructor if it cannot open the library.
     opened = acap.open_library(
         ctypes.CDLL, LIBRARY, advice=_ADVICE, variable=LIBRARY_VARIABLE, functions=["tflite_plugin_create_delegate"]
     )
@@ -71,9 +71,9 @@ def open_delegate(options: Mapping[str, str]) -> Any:  # the runtime has no type
 
 
 def load_on_edgetpu(path: Path, options: Mapping[str, str]) -> acap.Model:
-    """Load a compiled model. Raises `NotReady` where there is no Edge TPU for it, `InvalidRequest` as `load` does.
+    """Load a compiled model. Raises `NotReady` if there is no Edge TPU for it, and `InvalidRequest` as `load` does.
 
-    Each model has a delegate of its own; libedgetpu shares the device among those of one process.
+    Each model has its own delegate. libedgetpu shares the device among the delegates of one process.
     """
     content = read_model_file(path)
     _check_compiled(path, content)

@@ -1,4 +1,4 @@
-"""The kinds of source that FFmpeg opens, and how each is written."""
+"""The kinds of source that FFmpeg opens, and the syntax of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RTSP: Final = re.compile(r"rtsps?://", re.IGNORECASE)
 class _FfmpegCamera(acap.Camera):
     """Whatever its kind, a source is decoded once for all its streams.
 
-    A source that gives nothing for `timeout_s` is taken for dead.
+    A source that gives nothing for `timeout_s` counts as dead.
     """
 
     def __init__(self, timeout_s: float = 5.0) -> None:
@@ -28,7 +28,7 @@ class _FfmpegCamera(acap.Camera):
 
     @abstractmethod
     def _source(self, text: str) -> Source:
-        """What FFmpeg is to open. Raises `InvalidRequest` for a text that names nothing."""
+        """Return the source that FFmpeg opens. Raises `InvalidRequest` for a text that names nothing."""
 
     def probe(self, source: str) -> None:
         try:
@@ -73,11 +73,11 @@ class RtspCamera(_FfmpegCamera):
         options = {
             "rtsp_transport": "tcp",
             "allowed_media_types": "video",
-            # The frame rate of a live source is of no interest: no need to wait and measure it.
+            # The frame rate of a live source is not used, so do not wait to measure it.
             "fpsprobesize": "0",
             "fflags": "nobuffer",
         }
-        # FFmpeg knows a protocol by its name in lower case.
+        # FFmpeg's protocol names are lower case.
         scheme, _, rest = text.partition("://")
         url = f"{scheme.lower()}://{rest}"
         return Source(

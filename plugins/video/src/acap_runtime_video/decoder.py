@@ -1,4 +1,4 @@
-"""A thread that decodes a source, and the newest frame it has."""
+"""A thread that decodes a source, and its newest frame."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from acap_runtime_video.source import Source
 
 _LOG: Final = logging.getLogger(__name__)
 _STILL_INTERVAL_NS: Final = SECOND_NS
-"""How often a clip of one frame is read again: it may be written anew, and must not keep a core busy."""
+"""The interval of rereading a clip of one frame: the file may be rewritten, and rereading must not keep a core busy."""
 _USUAL_RATE: Final = 25
-"""Frames per second of a clip that does not say."""
+"""Frames per second of a clip that does not specify a rate."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Captured:
-    """A decoded frame, which several threads read, and when it came."""
+    """A decoded frame, which several threads read, and its time of arrival."""
 
     frame: VideoFrame
     captured_ns: int
 
 
 class Decoder:
-    """Decodes from the moment it is made, until it is stopped or the source fails.
+    """Decodes from its creation until it is stopped or the source fails.
 
-    It first waits for the end of its `predecessor`, since a device is opened by one at a time.
+    It first waits for the end of its `predecessor`, since only one decoder at a time can open a device.
     """
 
     def __init__(self, source: Source, predecessor: Decoder | None = None) -> None:
@@ -49,19 +49,19 @@ class Decoder:
         self._changed = threading.Condition()
         self._newest: Captured | None = None
         self._error: acap.AcapError | None = None
-        # To open takes as long as may pass without a frame, and FFmpeg knows better than we what was wrong then.
+        # Opening may take as long as a gap between frames, and FFmpeg's own error then gives the better reason.
         self._expected_ns = time.monotonic_ns() + self._timeout_ns
-        # A read that never returns must not keep the process from ending.
+        # A read that never returns must not prevent the process from exiting.
         self._thread = threading.Thread(target=self._live, args=(predecessor,), name=f"decode {source}", daemon=True)
         self._thread.start()
 
     @property
     def over(self) -> bool:
-        """Whether it gives no more frames."""
+        """True once it gives no more frames."""
         return self._stopping.is_set() or self._error is not None
 
     def newest(self) -> Captured:
-        """The newest frame, once there is one. Raises why there is none, or why there will be no more."""
+        """Wait for the first frame, and return the newest. Raises the reason if there is none or will be no more."""
         with self._changed:
             while True:
                 if self._error is not None:
@@ -75,11 +75,11 @@ class Decoder:
                     self._changed.wait(left_ns / SECOND_NS)
 
     def stop(self) -> None:
-        """Let it end, without waiting for that."""
+        """Tell it to end, without waiting."""
         self._stopping.set()
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait until its thread has ended and the source is closed; False where that takes longer."""
+        """Wait until its thread has ended and the source is closed. Returns False if that takes longer."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -102,7 +102,7 @@ class Decoder:
             error = acap.Unavailable(f"{self.source}: decoding failed: {acap.unexpected(unknown)}")
         with self._changed:
             if self._newest is not None and not isinstance(error, acap.Unavailable):
-                # What was there a moment ago is only gone for now.
+                # A source that worked a moment ago is only temporarily gone.
                 error = acap.Unavailable(str(error))
             self._fail(error)
 
@@ -127,9 +127,9 @@ class Decoder:
             self._publish(frame)
 
     def _play(self, container: InputContainer, stream: VideoStream, playback: Playback) -> None:
-        """Play a clip once. Opened again, and not rewound: that works with every format, and notices a new file."""
+        """Play a clip once. Reopening it, unlike rewinding, works with every format and notices a new file."""
         interval_ns = int(SECOND_NS / (stream.average_rate or stream.guessed_rate or _USUAL_RATE))
-        # AVI counts frames as they are stored, not as they are shown: FFmpeg's timestamps are wrong with B frames.
+        # AVI counts frames in storage order, not display order: FFmpeg's timestamps are wrong with B frames.
         counted = container.format.name == "avi"
         count = 0
         playback.rewind()
@@ -147,7 +147,7 @@ class Decoder:
             self._stopping.wait(_STILL_INTERVAL_NS / SECOND_NS)
 
     def _frames(self, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-        # Packets of all streams, so that one without video for a while does not keep this from stopping.
+        # Reads packets of all streams, so that a source without video for a while can still be stopped.
         packets = container.demux()
         while not self._stopping.is_set():
             try:
@@ -170,7 +170,7 @@ class Decoder:
         except av.error.EOFError:
             return []
         except av.error.FFmpegError as error:
-            # A broken packet costs its frame; a source with nothing else is given up for want of frames.
+            # A broken packet costs its frame. A source with only broken packets is given up for lack of frames.
             _LOG.debug("%s: a packet does not decode: %s", self.source, reason(error))
             return []
 
@@ -179,8 +179,8 @@ class Decoder:
             self._expected_ns = when_ns
 
     def _publish(self, frame: VideoFrame) -> None:
-        # Scaling hides these tags from swscale by writing them, and back: with several threads at one frame, there
-        # must be nothing to hide. They are about displays, and no stream here converts between these.
+        # Scaling hides these tags from swscale by overwriting and restoring them. With several threads on one frame,
+        # there must be nothing to hide. The tags describe displays, and no stream here converts between displays.
         frame.color_trc = ColorTrc.UNSPECIFIED
         frame.color_primaries = ColorPrimaries.UNSPECIFIED
         with self._changed:

@@ -1,4 +1,4 @@
-"""Pictures into H.264, H.265 and JPEG: for each one frame, at once."""
+"""Encodes pictures as H.264, H.265 and JPEG: one frame per picture, without delay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 _KEYFRAME_INTERVAL_S: Final = 2
 _THREADS: Final = 2
 _SMPTE170M: Final = 6
-"""FFmpeg's number for BT.601 as a tag of frames and codecs, where swscale has numbers of its own."""
+"""FFmpeg's number for BT.601 as a tag of frames and codecs. swscale has its own numbers."""
 _START_CODE: Final = re.compile(rb"\x00{2,}\x01")
 
 
@@ -47,7 +47,7 @@ _CODECS: Final[dict[str, _Codec]] = {
             "preset": "ultrafast",
             "tune": "zerolatency",
             "forced-idr": "1",
-            # x265 writes its log itself, past FFmpeg's.
+            # x265 writes its own log, bypassing FFmpeg's.
             "x265-params": f"log-level=none:info=0:scenecut=0:open-gop=0:frame-threads=1:pools={_THREADS}",
         },
         smallest_side=16,
@@ -57,7 +57,7 @@ _CODECS: Final[dict[str, _Codec]] = {
 
 
 class Encoder:
-    """Encodes what `Converter` gives. Parameter sets stand in front of every keyframe."""
+    """Encodes the pictures of `Converter`. Parameter sets precede every keyframe."""
 
     def __init__(self, settings: acap.StreamSettings) -> None:
         self._codec = _CODECS[settings.format]
@@ -76,7 +76,7 @@ class Encoder:
         context.max_b_frames = 0
         context.thread_count = self._codec.threads
         context.colorspace, context.color_range = _SMPTE170M, self._codec.range
-        # Without it, FFmpeg leaves out what makes a JPEG a JFIF file.
+        # Without it, FFmpeg omits the header that makes a JPEG a JFIF file.
         context.sample_aspect_ratio = Fraction(1)
         context.options = dict(self._codec.options)
         try:
@@ -86,8 +86,8 @@ class Encoder:
         self._context = context
 
     def encode(self, picture: VideoFrame, *, keyframe: bool) -> tuple[bytes, bool]:
-        """The compressed frame, and whether it decodes by itself. `picture` is written to: its time and its type."""
-        # Whatever a conversion says of the destination's range, it takes for the source's if that has none.
+        """Return the compressed frame, and True if it decodes by itself. Sets the time and the type of `picture`."""
+        # A conversion applies the destination's range to a source that has none.
         frame = self._reformatter.reformat(
             picture,
             format=self._codec.pixels,
@@ -96,7 +96,7 @@ class Encoder:
             threads=1,
         )
         frame.time_base, frame.pts = self._context.time_base, self._count
-        # Frames keep the type that they had in the source, which would decide on it here.
+        # Frames keep their type from the source, which would otherwise decide their type here.
         frame.pict_type = PictureType.I if keyframe or self._count == 0 else PictureType.NONE
         self._count += 1
         try:
@@ -112,7 +112,7 @@ class Encoder:
 def four_byte_start_codes(stream: bytes) -> bytes:
     """Make every start code of an Annex B stream 00 00 00 01.
 
-    Nothing else looks like one: inside of a unit, two zeros are followed by a 3 wherever a 1 or less would follow, and
-    no unit ends in a zero.
+    Nothing else looks like a start code: inside a unit, a 3 follows two zeros if a 1 or less would follow otherwise,
+    and no unit ends in a zero.
     """
     return _START_CODE.sub(b"\x00\x00\x00\x01", stream)

@@ -1,4 +1,4 @@
-"""When frames are due: those that a clip gives, and those that a stream hands out."""
+"""The pace of frames: those of a clip, and those that a stream hands out."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Final
 
 SECOND_NS: Final = 1_000_000_000
 _LONGEST_GAP_NS: Final = 10 * SECOND_NS
-"""Timestamps further apart than this are taken for broken."""
+"""Timestamps further apart than this count as broken."""
 _LATE_NS: Final = SECOND_NS // 2
-"""A clip that is later than this is too much for this machine: it is played slower instead of catching up."""
+"""A clip that is later than this is too much for this machine: it plays slower instead of catching up."""
 
 
 class Playback:
-    """When each frame of a clip is due, by the clip's timestamps, from one round to the next without a break.
+    """The due times of a clip's frames, by the clip's timestamps, from one round to the next without a break.
 
-    A timestamp that is missing, goes back or jumps far ahead counts as one interval: clips with such timestamps are
-    played at about their frame rate.
+    A timestamp that is missing, goes back or jumps far ahead counts as one interval. Clips with such timestamps play at
+    about their frame rate.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Playback:
         self._position_ns: int | None = None
 
     def due_ns(self, time_s: float | None, interval_ns: int) -> int:
-        """When the frame is due whose timestamp is `time_s`, if it has one: else `interval_ns` after the last."""
+        """Return the due time of the frame with timestamp `time_s`, or `interval_ns` after the last if it is None."""
         now_ns = time.monotonic_ns()
         told_ns = None if time_s is None else round(time_s * SECOND_NS)
         if self._due_ns is None:
@@ -45,15 +45,15 @@ class Playback:
         return self._due_ns
 
     def rewind(self) -> None:
-        """The next frame is the clip's first again."""
+        """Start a new round: the next frame is the clip's first again."""
         self._position_ns = None
 
 
 class Ticks:
-    """The beats of a stream, `framerate` a second without drift. Those that are missed are left out.
+    """The beats of a stream, `framerate` per second without drift. Missed beats are skipped.
 
-    A source often has the same rate. Beats therefore come a quarter of an interval after a frame did: with both at
-    once, jitter would give one frame twice and lose the next.
+    A source often has the same rate. Beats therefore come a quarter of an interval after a frame. If both came at once,
+    jitter would give one frame twice and lose the next.
     """
 
     def __init__(self, framerate: int, frame_ns: int) -> None:
@@ -62,9 +62,9 @@ class Ticks:
         self._tick = self._latest(time.monotonic_ns())
 
     def wait(self) -> None:
-        """Wait for the next beat, or come back at once where that is past."""
+        """Wait for the next beat, or return at once if it is past."""
         now_ns = time.monotonic_ns()
-        # The latest beat that is past counts only if the one after the last was missed as well.
+        # The latest past beat counts only if the one after the last was missed as well.
         self._tick = max(self._tick + 1, self._latest(now_ns))
         due_ns = self._start_ns + self._tick * SECOND_NS // self._framerate
         if due_ns > now_ns:

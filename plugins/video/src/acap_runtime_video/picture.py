@@ -15,7 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """FFmpeg's name of a form, its range, and another form that holds the same values."""
+    """FFmpeg's name for a form, its range, and another form with the same values."""
 
     pixels: str
     range: ColorRange
@@ -30,7 +30,7 @@ _LAYOUTS: Final[dict[acap.ImageFormat, _Layout]] = {
 
 
 class Converter:
-    """Turns frames of any size and form into pictures of one: stretched, BT.601, nv12 with limited range."""
+    """Turns frames of any size and form into pictures of one size and form: stretched, BT.601, nv12 limited range."""
 
     def __init__(self, image: acap.Image) -> None:
         self._image = image
@@ -39,7 +39,7 @@ class Converter:
         self._copier = VideoReformatter()
 
     def convert(self, frame: VideoFrame) -> VideoFrame:
-        """A new frame: `frame` itself belongs to all streams."""
+        """Return a new frame, because all streams share `frame` itself."""
         try:
             converted = self._scale(self._scaler, frame, self._layout.pixels)
             if converted is frame:
@@ -52,7 +52,7 @@ class Converter:
         return converted
 
     def write(self, converted: VideoFrame, picture: acap.Array) -> None:
-        """Copy what `convert` gave into an array, leaving out what pads FFmpeg's rows."""
+        """Copy the result of `convert` into an array, without the padding of FFmpeg's rows."""
         width, height = self._image.width, self._image.height
         planes = converted.planes
         if self._image.format == "nv12":

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Borrowed: TypeAlias = "AbstractContextManager[Decoder]"
 
 _PATIENCE_S: Final = 1.0
-"""How long the last stream of a source waits for its decoder to end: a read that blocks must not block it for ever."""
+"""The longest time that a source's last stream waits for its decoder to end, since a read may block for ever."""
 
 
 class SharedDecoders:
@@ -28,9 +28,9 @@ class SharedDecoders:
 
     @contextmanager
     def borrowed(self, source: Source) -> Iterator[Decoder]:
-        """The source's decoder, with a frame ready; it is started for its first user and ended after its last one.
+        """Yield the source's decoder with a frame ready. It starts for its first user and ends after its last one.
 
-        Raises why there is no frame: `NotReady` or `Unavailable`.
+        Raises `NotReady` or `Unavailable` with the reason if there is no frame.
         """
         decoder = self._acquire(source)
         try:

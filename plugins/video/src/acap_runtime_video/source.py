@@ -1,4 +1,4 @@
-"""What FFmpeg is told about a source, and what people are."""
+"""The description of a source, for FFmpeg and for messages."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _QUERY: Final = re.compile(r"(://[^\s?]*\?)\S+")
 class Source:
     """A source as FFmpeg opens it.
 
-    `expected` says in messages what it should have been. A `live` source gives frames as they are taken and ends when
-    it fails; any other is played at its own pace, for ever. It may be silent for `timeout_s`. `failure` is what it
-    means that it cannot be opened.
+    `expected` describes a correct source in messages. A `live` source gives frames as they are captured and ends when
+    it fails. Any other source plays at its own pace, for ever. It may be silent for `timeout_s`. `failure` is the error
+    to raise if it cannot be opened.
     """
 
     text: str
@@ -36,5 +36,5 @@ class Source:
 
 
 def without_credentials(text: str) -> str:
-    """Leave out what stands before an @ in a URL, and what follows a question mark: cameras take passwords in both."""
+    """Remove the text before an @ and after a question mark from a URL: cameras take passwords in both places."""
     return _QUERY.sub(r"\1…", _CREDENTIALS.sub("***@", text))

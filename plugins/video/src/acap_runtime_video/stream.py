@@ -13,7 +13,7 @@ from acap_runtime_video.sharing import Borrowed
 
 
 class VideoStream(acap.Stream):
-    """Frames of a decoder that other streams read as well. `borrowed` is given back when the stream is closed."""
+    """Frames of a decoder that other streams read as well. Closing the stream returns `borrowed`."""
 
     def __init__(self, borrowed: Borrowed, settings: acap.StreamSettings) -> None:
         with ExitStack() as stack:
@@ -29,7 +29,7 @@ class VideoStream(acap.Stream):
     def read(self, picture: acap.Array, *, keyframe: bool = False) -> acap.Frame:
         self._ticks.wait()
         captured = self._decoder.newest()
-        # Times grow from frame to frame: where a picture is given again, by as little as can be.
+        # Times increase from frame to frame. For a repeated picture the increase is as small as possible.
         self._given_ns = max(captured.captured_ns, self._given_ns + 1)
         if captured is not self._captured:
             self._captured, self._converted = captured, self._converter.convert(captured.frame)

@@ -1,6 +1,6 @@
-"""A stand-in for liblarod.so.1 in C, for tests on machines that are no Axis device. Never use it for anything else.
+"""A stand-in for liblarod.so.1 in C, for tests on machines that are not Axis devices. Never use it for anything else.
 
-README.md beside this file says what it does, and what it is told by files.
+README.md beside this file describes its behaviour and the files that control it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _FLAGS: Final = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-pthread")
 
 
 def build_fake(folder: Path, *, old: bool = False) -> Path:
-    """Compile the stand-in into `folder`; gives the path of a ``liblarod.so.1``.
+    """Compile the stand-in into `folder`, and return the path of a ``liblarod.so.1``.
 
-    `old` leaves out what came with larod 3. Raises `NotReady` where there is no C compiler.
+    `old` leaves out what larod 3 added. Raises `NotReady` if there is no C compiler.
     """
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         raise acap.NotReady("the stand-in for larod is written in C: expected gcc or cc; apt install gcc libc6-dev")
     here = Path(__file__).parent
     folder.mkdir(parents=True, exist_ok=True)
-    # The text by which the binding calls: a function of the stand-in with another signature does not compile.
+    # The binding uses the same text: a function of the stand-in with another signature does not compile.
     (folder / "larod.h").write_text(_HEADERS + DECLARATIONS)
     library = folder / "liblarod.so.1"
     files: list[str | Path] = ["-I", folder, *(here / name for name in _SOURCES), "-o", library, "-lm"]
@@ -46,7 +46,7 @@ def build_fake(folder: Path, *, old: bool = False) -> Path:
 
 
 class FakeLarod:
-    """The stand-in in a folder: the library, what it is told, and what it says."""
+    """The stand-in in a folder: the library, the files that control it, and the files that it writes."""
 
     def __init__(self, folder: Path, library: Path | None = None) -> None:
         self.library = library or build_fake(folder)
@@ -55,25 +55,25 @@ class FakeLarod:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """Variables under which a process uses the stand-in instead of larod."""
+        """Environment variables that make a process use the stand-in instead of larod."""
         return {"ACAPRUNTIME_LIBLAROD": str(self.library), "FAKE_LAROD_STATE": str(self.state)}
 
     def tell(self, name: str, *lines: object) -> None:
-        """Write a file that the stand-in looks for, such as ``job-errors`` with one code per line."""
+        """Write a control file of the stand-in, such as ``job-errors`` with one code per line."""
         (self.state / name).write_text("".join(f"{line}\n" for line in lines))
 
     def forget(self, name: str) -> None:
-        """Take a file away again."""
+        """Remove a control file."""
         (self.state / name).unlink(missing_ok=True)
 
     def counts(self, process: int | None = None) -> Mapping[str, int]:
-        """What a process, this one if none is given, has made and not yet freed."""
+        """Return the counts of what a process, by default this one, has made and not yet freed."""
         path = self.state / f"counts.{process or os.getpid()}"
         lines = path.read_text().splitlines() if path.exists() else []
         return {name: int(number) for name, number in map(str.split, lines)}
 
     def leaks(self, process: int | None = None) -> Mapping[str, int]:
-        """The counts that are not zero."""
+        """Return the counts that are not zero."""
         return {name: number for name, number in self.counts(process).items() if number}
 
     @staticmethod
