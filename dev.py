@@ -67,7 +67,7 @@ def main() -> int:
     commands.add_parser("fresh", help="demo and test on a fresh machine", add_help=False)
     commands.add_parser("release", help="make wheels, source archives and a package index", add_help=False)
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command in {"demo", "check"}:
+    if rest and (arguments.command in {"demo", "check"} or (arguments.command == "test" and arguments.long)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return perform(arguments, rest)
@@ -81,6 +81,8 @@ def perform(arguments: argparse.Namespace, rest: list[str]) -> int:
     """Do what was asked for; returns the exit code."""
     if arguments.command == "fresh":
         return run(sys.executable, FRESH, *rest)
+    if arguments.command in {"check", "test"}:
+        install_stand_ins()
     set_up("demo" if arguments.command == "demo" else "test")
     if arguments.command == "demo":
         options = ["--sheet", arguments.sheet.absolute(), *(["--json"] if arguments.json else [])]
@@ -100,8 +102,6 @@ class SetUpError(Exception):
 
 def set_up(group: str) -> None:
     install_libyuv()
-    if group == "test":
-        install_stand_ins()
     described = [ROOT / "pyproject.toml", *(path / "pyproject.toml" for path in NEEDED[group])]
     state = hashlib.sha256(b"".join([*(path.read_bytes() for path in described), sys.version.encode()])).hexdigest()
     stamp = VENV / f"{group}.stamp"
@@ -197,9 +197,7 @@ def check() -> int:
     """Run what a working day needs: everything but the tests that install distributions."""
     failed = check_sources()
     say("tests")
-    if run(
-        PYTHON, "-m", "pytest", *IN_PARALLEL, "-m", "not long and not slow", *(f"--ignore={path}" for path in APART)
-    ):
+    if run(PYTHON, "-m", "pytest", *IN_PARALLEL, "-m", "not long", *(f"--ignore={path}" for path in APART)):
         failed.append("tests")
     return complain(f"failed: {', '.join(failed)}") if failed else 0
 
@@ -271,6 +269,7 @@ def set_up_oldest() -> None:
     need(run(uv, "--quiet", "venv", "--clear", "--python", python, OLDEST_VENV), "no environment could be made")
     editable = [word for path in DISTRIBUTIONS for word in ("--editable", f"{path}[{','.join(extras(path))}]")]
     lowest = ["--python", OLDEST_VENV, "--resolution", "lowest-direct", "--group", "pyproject.toml:test"]
+    lowest += ["--compile-bytecode"]  # thousands of processes import it
     need(run(uv, "--quiet", "pip", "install", *lowest, *editable), "the lowest versions cannot be had together")
 
 

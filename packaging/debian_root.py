@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ SUITES = {
     "debian-testing": "testing",
     "debian-unstable": "sid",
 }
+MOVING = frozenset(("debian-testing", "debian-unstable"))
+OLD_S = 24 * 3600.0
+"""A root of a release that moves is made anew after a day."""
 PACKAGES = ("python3", "git", "ca-certificates", "procps")
 TOOLS = ("mmdebstrap", "unshare", "pivot_root", "mount")
 PASSED_ON = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "SSL_CERT_FILE", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
@@ -70,10 +74,8 @@ class Root:
 
     folder: Path
 
-    def command(
-        self, *words: object, environment: Mapping[str, str] | None = None, shown: Mapping[Path, str] | None = None
-    ) -> list[str]:
-        """Return the command line that runs `words` in the root.
+    def command(self, *words: object, shown: Mapping[Path, str] | None = None) -> list[str]:
+        """Return the command line that runs `words` in the root, for a process with `environment`.
 
         `shown` maps folders and files of this machine to the absolute paths in the root where they can be read.
         """
@@ -86,35 +88,28 @@ class Root:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.touch()
             mounts += [str(source.resolve()), target]
-        passed_on = {
-            name: value
-            for name, value in os.environ.items()
-            if name in PASSED_ON or name.lower().endswith("_proxy") or name.startswith(PREFIXES_PASSED_ON)
-        }
-        variables = {
-            "HOME": "/root",
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LANG": "C.UTF-8",
-            **passed_on,
-            **(environment or {}),
-        }
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-        inner = ["env", "-i", *(f"{name}={value}" for name, value in variables.items()), *map(str, words)]
-        return [*namespaces, "sh", "-c", _SCRIPT, "sh", str(self.folder), *mounts, "--", *inner]
+        return [*namespaces, "sh", "-c", _SCRIPT, "sh", str(self.folder), *mounts, "--", *map(str, words)]
 
-    def run(
-        self,
-        *words: object,
-        environment: Mapping[str, str] | None = None,
-        shown: Mapping[Path, str] | None = None,
-    ) -> str:
-        """Run a command and return its output. Raises `RootError` with the end of the output if the command fails."""
-        command = self.command(*words, environment=environment, shown=shown)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    def run(self, *words: object, shown: Mapping[Path, str] | None = None) -> str:
+        """Run a command to its end. Returns its output; raises `RootError` with the end of it if that fails."""
+        command = self.command(*words, shown=shown)
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             said = f"{done.stdout}\n{done.stderr}"[-4000:]
             raise RootError(f"{' '.join(map(str, words))}: exit code {done.returncode} in {self.folder}\n{said}")
         return done.stdout.strip()
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of commands in a root. It goes by `env`, since anyone can read a command line."""
+    passed_on = {
+        name: value
+        for name, value in os.environ.items()
+        if name in PASSED_ON or name.lower().endswith("_proxy") or name.startswith(PREFIXES_PASSED_ON)
+    }
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"HOME": "/root", "PATH": path, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", **passed_on}
 
 
 def packed(name: str, mirror: str | None = None) -> Path:
@@ -122,7 +117,7 @@ def packed(name: str, mirror: str | None = None) -> Path:
     if problem := missing():
         raise RootError(problem)
     archive = CACHE / f"{name}.tar"
-    if archive.exists():
+    if archive.exists() and not (name in MOVING and time.time() - archive.stat().st_mtime > OLD_S):
         return archive
     CACHE.mkdir(parents=True, exist_ok=True)
     print(f"making the root of {name} (a minute, once)", file=sys.stderr, flush=True)
@@ -159,6 +154,5 @@ def unpack(name: str, folder: Path, mirror: str | None = None) -> Root:
 
 def apt_install(root: Root, packages: Sequence[str]) -> None:
     """Install Debian packages in a root."""
-    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    root.run("apt-get", "-qq", "update", environment=quiet)
-    root.run("apt-get", "-qq", "install", "--no-install-recommends", *packages, environment=quiet)
+    root.run("apt-get", "-qq", "update")
+    root.run("apt-get", "-qq", "install", "--no-install-recommends", *packages)

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from debian_root import CACHE, SUITES, Root, RootError, unpack
+from debian_root import CACHE, SUITES, Root, RootError, environment, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "docs" / "machines.json"
@@ -119,7 +119,7 @@ def unpacked(name: str, mirror: str | None, *, keep: bool) -> Iterator[Root]:
 
 def tried(name: str, root: Root, commit: str, commands: Sequence[str]) -> Machine:
     """Clone the commit into the root and run the commands there."""
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, f"{root.folder}{HOME}"], check=True)
+    git("clone", "--quiet", "--no-hardlinks", ".", f"{root.folder}{HOME}")
     root.run("git", "-C", HOME, "checkout", "--quiet", "--detach", commit)
     system = root.run("sh", "-c", '. /etc/os-release; echo "$PRETTY_NAME"')
     machine = Machine(name, system, root.run("python3", "--version").removeprefix("Python "), commit)
@@ -130,7 +130,8 @@ def tried(name: str, root: Root, commit: str, commands: Sequence[str]) -> Machin
         machine.steps.append(step(root, command, shown))
         if machine.steps[-1].code:
             break
-    machine.libraries = libraries(root)
+    if machine.passed:
+        machine.libraries = libraries(root)
     return machine
 
 
@@ -140,7 +141,9 @@ def step(root: Root, command: str, shown: Mapping[Path, str]) -> Step:
     started = time.monotonic()
     words = root.command("sh", "-c", f"cd {HOME} && exec python3 dev.py {command}", shown=shown)
     tests: dict[str, int] = {}
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         for line in process.stdout:
             sys.stderr.write(line)
@@ -177,7 +180,10 @@ def record(machines: Sequence[Machine]) -> None:
 
 
 def git(*words: str) -> str:
-    return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RootError(f"git {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
 def say(text: str) -> None:

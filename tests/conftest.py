@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             building = folder.with_suffix(".building")
+            shutil.rmtree(building, ignore_errors=True)
             building.mkdir()
             for distribution in environments.DISTRIBUTIONS:
                 environments.build_wheel(distribution, building)

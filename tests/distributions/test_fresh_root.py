@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import debian_root
+import environments
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ def test_the_wheels_do_the_main_job_on_a_fresh_debian_13(root: debian_root.Root,
     names = ["acap-runtime", *(f"acap-runtime-{plugin.replace('_', '-')}" for plugin in PLUGINS)]
     root.run("uv", "--quiet", "venv", "--clear", "/srv/venv", shown=shown)
     install = ("uv", "--quiet", "pip", "install", "--python", "/srv/venv", "--find-links", "/srv/wheels")
-    root.run(*install, "--reinstall-package", "acap-runtime", *names, shown=shown)
+    root.run(*install, *environments.refreshed(wheels), *names, shown=shown)
     said = json.loads(root.run("/srv/venv/bin/python", "/srv/main_job.py", "/srv/digits", shown=shown))
     assert said["python"].startswith("3.13.")
     assert int(said["av"].partition(".")[0]) >= 19

@@ -30,6 +30,7 @@ def test_the_readme_and_the_classifiers_name_the_systems_on_which_everything_was
     build = import_module("build_tables")
     assert build.systems(README) == README, "run: python docs/build_tables.py"
     pythons = {"3." + each["python"].split(".")[1] for each in json.loads(build.MACHINES.read_text())}
+    assert pythons, "run: python3 dev.py fresh debian13 --record"
     wanted = sorted(f"Programming Language :: Python :: {python}" for python in pythons)
     for path in [ROOT / "core" / "pyproject.toml", *(ROOT / "plugins").glob("*/pyproject.toml")]:
         classifiers = tomllib.loads(path.read_text())["project"]["classifiers"]

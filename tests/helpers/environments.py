@@ -26,8 +26,14 @@ def build_wheel(distribution: Path, folder: Path) -> Path:
 def make(venv: Path, *requirements: object, find_links: Path) -> Path:
     """Make a virtual environment; returns its Python. Wheels of ours come from a folder, all others from the index."""
     _uv("venv", "--python", sys.executable, venv)
-    _uv("pip", "install", "--python", venv, "--find-links", find_links, *requirements)
+    _uv("pip", "install", "--python", venv, "--find-links", find_links, *refreshed(find_links), *requirements)
     return venv / "bin" / "python"
+
+
+def refreshed(folder: Path) -> list[str]:
+    """Arguments that keep uv from taking wheels of ours out of its cache, where it knows them by path and version."""
+    names = {wheel.name.partition("-")[0] for wheel in folder.glob("*.whl")}
+    return [word for name in sorted(names) for word in ("--refresh-package", name.replace("_", "-"))]
 
 
 def install_alone(distribution: Path, site: Path) -> None:

@@ -143,7 +143,8 @@ class Undisturbed:
                     number = video.frame(stream, timeout=2).sequence_nbr
                     self.frames += 1
                     missed = number - first - self.frames
-                    assert 0 <= missed <= lateness.total_s * FRAMERATE, f"{missed} frames were missed"
+                    # A fault of 0.5 s would cost ten. One may be late on its way through three processes.
+                    assert 0 <= missed <= 1 + lateness.total_s * FRAMERATE, f"{missed} frames were missed"
             video.delete(stream)
 
     def _predict(self) -> None:

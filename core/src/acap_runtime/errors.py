@@ -16,6 +16,9 @@ class AcapError(Exception):
         """Return a copy to raise. An error object that is raised over and over would grow its traceback without end."""
         return type(self)(*self.args)
 
+    again = copy
+    """The name of `copy` until 0.1."""
+
 
 class InvalidRequest(AcapError):
     """The request is malformed or does not fit: a shape, a dtype, an option, a model file."""

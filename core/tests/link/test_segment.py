@@ -84,7 +84,9 @@ def test_memory_and_descriptors_are_given_back_with_the_last_view() -> None:
         assert mapped_segments() == mapped + 1
         last[0] = 1
         del last
-    assert (open_descriptors(), mapped_segments()) == (descriptors, mapped)
+    # An earlier test's may be closed meanwhile.
+    assert open_descriptors() <= descriptors
+    assert mapped_segments() == mapped
 
 
 def test_more_memory_than_there_is_is_an_error_that_leaves_nothing_open() -> None:

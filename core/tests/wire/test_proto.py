@@ -1,4 +1,4 @@
-"""The classes of messages. Their fields are compared with the published ones in tests/test_published_messages.py."""
+"""The classes of messages. tests/wire/test_published_messages.py compares their fields with the published ones."""
 
 from __future__ import annotations
 

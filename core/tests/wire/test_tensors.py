@@ -1,4 +1,4 @@
-"""TensorProtos to arrays and back; bad ones, over the wire, are in tests/test_bad_input.py."""
+"""TensorProtos to arrays and back; bad ones, over the wire, are in tests/wire/test_bad_input.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of ModelInferRequests; whole calls are in tests/test_kserve.py."""
+"""Inputs of ModelInferRequests; whole calls are in tests/services/test_kserve.py."""
 
 from __future__ import annotations
 

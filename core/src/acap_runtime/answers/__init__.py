@@ -1,1 +1,1 @@
-"""What outputs mean: classes, detections, labels."""
+"""The meaning of outputs: classes, detections, labels."""

@@ -1,4 +1,4 @@
-"""What detection models find: the four outputs that TensorFlow Lite's ``TFLite_Detection_PostProcess`` gives them."""
+"""The results of detection models: the four outputs of TensorFlow Lite's ``TFLite_Detection_PostProcess``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Box:
     bottom: float
 
     def within(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in pixels of a picture."""
+        """Return left, top, right and bottom in pixels of a picture."""
         left, right = (round(min(max(each, 0.0), 1.0) * width) for each in (self.left, self.right))
         top, bottom = (round(min(max(each, 0.0), 1.0) * height) for each in (self.top, self.bottom))
         return left, top, right, bottom
@@ -32,7 +32,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Something that was found: the number of its class, how sure the model is, and where it is."""
+    """A detected object: the number of its class, the model's score for it, and its position."""
 
     number: int
     score: float
@@ -40,9 +40,10 @@ class Detection:
 
 
 def detections_in(outputs: Mapping[str, Array]) -> list[Detection] | None:
-    """What was found, the surest first; None for outputs that are not a detection model's.
+    """Return the detected objects, the highest score first; None for outputs that are not a detection model's.
 
-    Those are boxes (1, N, 4) of top, left, bottom and right, classes and scores (1, N) and a count, in any order.
+    A detection model's outputs are boxes (1, N, 4) of top, left, bottom and right, classes and scores (1, N) and a
+    count, in any order.
     """
     boxes = [array for array in outputs.values() if array.ndim == 3 and array.shape[::2] == (1, 4)]  # noqa: PLR2004
     counts = [array for array in outputs.values() if array.ndim <= 1 and array.size == 1]
@@ -63,11 +64,11 @@ def detections_in(outputs: Mapping[str, Array]) -> list[Detection] | None:
 
 
 def _told_apart(lists: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Classes and scores: by their names where those tell, or else by their values."""
+    """Return classes and scores. Their names decide if they are conclusive, otherwise their values."""
     (name, one), (other_name, other) = lists.items()
     words = _word(name), _word(other_name)
     if words[0] == words[1]:
-        # Classes are whole numbers. Where scores are too, there is no telling: TensorFlow has classes first.
+        # Classes are whole numbers. If scores are too, the two cannot be told apart: TensorFlow has classes first.
         words = ("score", "") if _has_fractions(one) and not _has_fractions(other) else ("class", "")
     return (one, other) if words[0] == "class" or words[1] == "score" else (other, one)
 

@@ -1,4 +1,4 @@
-"""What a model's outputs say of a picture: classes with scores, things that were detected, or just numbers."""
+"""Interprets a model's outputs for a picture: classes with scores, detected objects, or plain numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acap_runtime.contract.example_inputs import dequantised
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """The best classes of an output that has a score for each of `count`, the best first: their numbers and scores."""
+    """The best classes of an output that has a score for each of `count`: their numbers and scores, the best first."""
 
     output: str
     count: int
@@ -23,7 +23,7 @@ class Classes:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """What an output holds of which nothing more is known; `summary` is empty where it holds nothing."""
+    """The values of an output about which nothing more is known. `summary` is empty if the output is empty."""
 
     output: str
     dtype: str
@@ -33,7 +33,9 @@ class Numbers:
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
-    """`detections` is None for a model that detects nothing; of one that does, they are all that there is."""
+    """The interpretation of a model's outputs. `detections` is None for a model that is not a detection model; for one
+    that is, the interpretation has nothing else.
+    """
 
     detections: Sequence[Detection] | None = None
     outputs: Sequence[Classes | Numbers] = field(default_factory=tuple)
@@ -42,9 +44,9 @@ class Interpretation:
 def interpret(
     specs: Sequence[TensorSpec], outputs: Mapping[str, Array], *, top: int, threshold: float
 ) -> Interpretation:
-    """What outputs say, in real numbers where the model says what its integers stand for.
+    """Interpret outputs, in real numbers if the model defines the quantisation of its integers.
 
-    Of classes it has the `top` best, of detections those whose score is at least `threshold`.
+    The result has the `top` best classes, and the detections whose score is at least `threshold`.
     """
     real = {spec.name: dequantised(outputs[spec.name], spec) for spec in specs}
     found = detections_in(real)

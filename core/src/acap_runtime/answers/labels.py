@@ -17,10 +17,11 @@ _NAME: Final = r"""\b{}\s*:\s*(?:"([^"]*)"|'([^']*)')"""
 
 
 def read_labels(path: Path) -> Mapping[int, str]:
-    """The labels in a file by their numbers.
+    """Return the labels in a file by their numbers.
 
-    A label on each line, counted from 0; or its number and the label; or a label map of TensorFlow's (``item { id: 1
-    name: 'person' }``), of which ``display_name`` goes first. Raises `InvalidRequest`.
+    The file has a label on each line, counted from 0; or a number and a label on each line; or a label map of
+    TensorFlow's (``item { id: 1 name: 'person' }``), in which ``display_name`` takes precedence. Raises
+    `InvalidRequest`.
     """
     try:
         with path.open("rb") as file:
@@ -51,7 +52,7 @@ def _of_lines(text: str) -> dict[int, str]:
     lines = text.rstrip().splitlines()
     numbered = [_NUMBERED.fullmatch(line) for line in lines if line.strip()]
     found = {int(match[1]): match[2] for match in numbered if match}
-    # Labels may begin with a number themselves, but hardly all, and each with another one.
+    # Labels may start with a number themselves, but hardly all of them, each with a different number.
     if found and len(found) == len(numbered):
         return found
     return {number: line.strip() for number, line in enumerate(lines)}

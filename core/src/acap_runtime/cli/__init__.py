@@ -34,8 +34,8 @@ _COMMANDS: Final[Mapping[str, Callable[[Sequence[str]], int]]] = MappingProxyTyp
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, or the server where none is named, as the original's command line has it. Returns an exit code:
-    0 for success, 1 for a start that failed or a chip that is not ready, 2 for a command line that does not parse.
+    """Run a command, or the server if no command is named, as on the original's command line. Returns an exit code: 0
+    for success, 1 for a start that failed or a chip that is not ready, 2 for a command line that does not parse.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = _COMMANDS.get(given[0]) if given else None
@@ -47,10 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Who reads our output has read enough (head, a pager): nothing to report, also not when Python flushes at exit.
+        # The reader of our output has closed it (head, a pager). There is nothing to report, also not when Python
+        # flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # noqa: BLE001 - one line is what an operator can use; the rest is for who asks
+    except Exception as error:  # noqa: BLE001 - operators get one line; the traceback is on request
         print(f"acapruntime: error: {unexpected(error)}", file=sys.stderr)  # noqa: T201
         if os.environ.get("ACAPRUNTIME_VERBOSE", "").casefold() in ("1", "yes", "true", "on"):
             logging.basicConfig(level=logging.DEBUG)  # commands other than serve have no log of their own

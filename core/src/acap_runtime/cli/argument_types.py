@@ -1,4 +1,4 @@
-"""What the commands' options may hold, as argparse asks for it."""
+"""The types of the commands' options, in the form that argparse expects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _Value = TypeVar("_Value")
 
 
 def argument(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
-    """A parser of `acap_runtime.settings.option_values` whose errors argparse shows."""
+    """Return a parser of `acap_runtime.settings.option_values` whose errors argparse shows."""
 
     def parse_argument(text: str) -> _Value:
         try:
@@ -24,7 +24,7 @@ def argument(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
+    """Parse a number above 0."""
     try:
         number = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""``acapruntime cameras``: every camera that clients would get, ready or the reason why not."""
+"""``acapruntime cameras``: lists every camera that clients would get, ready or with the reason why not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ installed plugins can open."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 if a camera that was given is not ready."""
+    """Run the command. Returns exit code 1 if a camera that was given is not ready."""
     parser = argparse.ArgumentParser(
         "acapruntime cameras", description="List cameras and probe them.", epilog=_EPILOG, allow_abbrev=False
     )

@@ -1,4 +1,4 @@
-"""``acapruntime chips``: every chip of the table and of the plugins, ready or the reason why not."""
+"""``acapruntime chips``: lists every chip of the table and of the plugins, ready or with the reason why not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from acap_runtime.settings.reading import read_settings
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 if a chip that was asked for is not ready."""
+    """Run the command. Returns exit code 1 if a chip that was asked for is not ready."""
     parser = argparse.ArgumentParser("acapruntime chips", description="List chips and probe them.", allow_abbrev=False)
     parser.add_argument("chip", nargs="*", help="only these, by number, name or alias")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -1,4 +1,4 @@
-"""``acapruntime config``: every setting as the server would have it, and where it came from."""
+"""``acapruntime config``: shows every setting as the server would have it, and the origin of its value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from acap_runtime.stores.overrides import Override, applied, read_overrides
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Takes what ``serve`` takes. Reads the device's parameters only where ``-o`` lets them override."""
+    """Run the command. It takes the options of ``serve``. It reads the device's parameters only if ``-o`` lets them
+    override settings.
+    """
     parser = argparse.ArgumentParser(
         "acapruntime config",
         description="Show every setting that the server would have, and where it comes from.",
@@ -61,9 +63,9 @@ def _check(path: Path, *, as_json: bool) -> int:
     except InvalidRequest as error:
         problems = str(error).splitlines()
     if as_json:
-        print(json.dumps({"file": str(path), "problems": problems}, indent=2))  # noqa: T201 - what was asked for
+        print(json.dumps({"file": str(path), "problems": problems}, indent=2))  # noqa: T201 - the requested output
     else:
-        print("\n".join(problems) or f"{path}: nothing is wrong")  # noqa: T201 - what was asked for
+        print("\n".join(problems) or f"{path}: nothing is wrong")  # noqa: T201 - the requested output
     return 1 if problems else 0
 
 
@@ -88,7 +90,7 @@ def _rows(settings: Settings, origins: Mapping[str, str]) -> list[dict[str, Any]
 
 
 def _shown(value: Any) -> Any:
-    """A value as JSON has it, and as the command line would take it; without the passwords in URLs."""
+    """Return a value in a form that JSON allows and the command line would take, without the passwords in URLs."""
     if isinstance(value, tuple):
         return [_shown(each) for each in value]
     if isinstance(value, ModelSource):

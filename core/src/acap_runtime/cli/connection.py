@@ -1,4 +1,4 @@
-"""How the commands for a running server reach it."""
+"""Connects the client commands to a running server."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from acap_runtime.settings.option_values import seconds
 from acap_runtime.settings.reading import read_settings
 
 if TYPE_CHECKING:
-    # Every command imports this module, the server too, whose malloc settings come before gRPC's first buffer.
+    # Every command imports this module, including the server, whose malloc settings must come before gRPC's first
+    # buffer.
     from acap_runtime.client import Client
 
 _WAIT_S: Final = 3.0
-"""How long a server may take to let a client in."""
+"""The time that a server has to accept a connection."""
 _EVERYWHERE: Final = frozenset(("0.0.0.0", "::", "[::]", ""))  # noqa: S104 - compared with, not listened on
 
 
 def add_arguments(parser: argparse.ArgumentParser, timeout_s: float) -> None:
-    """Give a parser the options that say where the server is; a call may take `timeout_s` by default."""
+    """Add the options for the server's address to a parser. By default, a call may take `timeout_s`."""
     parser.add_argument(
         "--address",
         metavar="ADDRESS",
@@ -47,16 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser, timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def connected(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Iterator[Client]:
-    """A client of the server that the arguments name.
+    """Yield a client of the server that the arguments name.
 
-    Ends the command where they make no sense. Raises `Unavailable` where no server answers, or it answers no call of
-    this context.
+    Ends the command if the arguments make no sense. Raises `Unavailable` if no server answers, or if the server does
+    not answer a call made in this context.
     """
     try:
         address = _default_address() if given.address is None else _target(given.address)
     except InvalidRequest as error:
         parser.error(str(error))
-    # Its library's own lines, in a format of their own, would only repeat the error.
+    # The library's own log lines, in a format of their own, would only repeat the error.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from acap_runtime.client import CallFailed  # noqa: PLC0415 - it brings gRPC
 
@@ -96,7 +97,7 @@ def _default_address() -> str:
 
 
 def _target(address: str) -> str:
-    """An address as grpc takes it."""
+    """Return an address in the form that grpc takes."""
     if address.startswith("unix:"):
         return address
     if "/" in address:
@@ -107,7 +108,7 @@ def _target(address: str) -> str:
 
 
 def _check_socket(address: str) -> None:
-    """Raise `Unavailable` with the reason where nothing listens on a unix socket: grpc would only wait."""
+    """Raise `Unavailable` with the reason if nothing listens on a unix socket. grpc would only wait."""
     if not address.startswith("unix:"):
         return
     path = re.sub("^unix:(//(?=/))?", "", address)

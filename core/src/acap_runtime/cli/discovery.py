@@ -1,4 +1,4 @@
-"""Plugins as the commands find them: whatever they print at import goes to stderr, not into a command's output."""
+"""Discovers plugins for the commands. Text that plugins print at import goes to stderr, not into a command's output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from acap_runtime.plugins.installed import Plugins
 
 
 def discover(blocked: Collection[str]) -> Plugins:
-    """`acap_runtime.plugins.installed.discover` with stdout, down to its descriptor, led to stderr."""
+    """Call `acap_runtime.plugins.installed.discover` with stdout, down to its descriptor, redirected to stderr."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -1,4 +1,4 @@
-"""``acapruntime models``: the models of a running server, and what they take and give."""
+"""``acapruntime models``: lists the models of a running server, with their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _TIMEOUT_S: Final = 60.0
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 if a model that was asked for does not exist or cannot be loaded, or there is no server."""
+    """Run the command. Returns exit code 1 if a requested model does not exist or cannot be loaded, or if there is no
+    server.
+    """
     parser = argparse.ArgumentParser(
         "acapruntime models", description="List the models of a running server.", allow_abbrev=False
     )

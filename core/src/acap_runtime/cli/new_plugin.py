@@ -1,4 +1,4 @@
-"""``acapruntime new-plugin``: a distribution for a chip, a camera or a parameter store, to be filled in."""
+"""``acapruntime new-plugin``: creates a distribution for a chip, a camera or a parameter store, to be filled in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ the real thing comes in is marked "# DRIVER:"."""
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """A kind of plugin: what it is called, its main module, and how to ask for its state once it is installed."""
+    """A kind of plugin: its name, its main module, and the command that shows its state once it is installed."""
 
     what: str
     module: str
@@ -43,7 +43,7 @@ _KINDS: Final[Mapping[str, _Kind]] = MappingProxyType(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 where nothing was written."""
+    """Run the command. Returns exit code 1 if nothing was written."""
     parser = argparse.ArgumentParser(
         "acapruntime new-plugin",
         description="Write a distribution for a plugin of your own.",
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _checked(name: str, kind: str) -> str:
-    """The name without the prefix that all plugins' distributions have. Raises `InvalidRequest`."""
+    """Return the name without the prefix that all plugins' distributions have. Raises `InvalidRequest`."""
     short = name.removeprefix(_PREFIX)
     if not _NAME.fullmatch(short) or len(short) > _LONGEST:
         raise InvalidRequest(
@@ -82,7 +82,7 @@ def _checked(name: str, kind: str) -> str:
 
 
 def _contents(name: str, kind: str) -> dict[str, str]:
-    """Every file of the distribution by its path in it."""
+    """Return every file of the distribution by its path in it."""
     package = f"acap_runtime_{name.replace('-', '_')}"
     module = _KINDS[kind].module
     values = {
@@ -110,7 +110,7 @@ def _contents(name: str, kind: str) -> dict[str, str]:
 
 
 def _supported_core(core: str) -> dict[str, str]:
-    """The versions of the core that a new plugin asks for: X.Y of this one."""
+    """Return the versions of the core that a new plugin requires: X.Y of this one."""
     major, minor, *_ = (int(number) for number in re.findall(r"\d+", core))
     return {"core": f"{major}.{minor}", "next": f"{major}.{minor + 1}"}
 
@@ -121,7 +121,7 @@ def _filled(kind: str, template: str, values: Mapping[str, str]) -> str:
 
 
 def _write(folder: Path, contents: Mapping[str, str]) -> None:
-    """Raises `InvalidRequest` where the folder has anything in it, or cannot be written."""
+    """Write the files. Raises `InvalidRequest` if the folder is not empty or cannot be written."""
     try:
         if folder.exists() and any(folder.iterdir()):
             raise InvalidRequest(f"{folder} is not empty: expected a new or an empty folder; give --folder DIR")

@@ -1,4 +1,4 @@
-"""``acapruntime plugins``: what is installed, and why any of it is not used."""
+"""``acapruntime plugins``: lists installed plugins, and the reason why any of them is not used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acap_runtime.settings.reading import read_settings
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 if a plugin that is not blocked is not used."""
+    """Run the command. Returns exit code 1 if a plugin that is not blocked is not used."""
     parser = argparse.ArgumentParser(
         "acapruntime plugins", description="List the installed plugins.", allow_abbrev=False
     )

@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
         "acapruntime", description="Serve models over gRPC.", epilog=_EPILOG, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=version("acap-runtime"))
-    # The original tolerates empty arguments, which scripts make of variables that are not set.
+    # The original tolerates empty arguments, which scripts produce from unset variables.
     parser.add_argument("nothing", nargs="*", help=argparse.SUPPRESS)
     add_arguments(parser)
     given = vars(parser.parse_args(arguments))
@@ -42,9 +42,9 @@ def run(arguments: Sequence[str]) -> int:
         stream=sys.stderr,
     )
     keep_large_buffers()
-    # Workers are started by exec while gRPC's threads run; its handlers for fork would only get in the way.
+    # Workers are started by exec while gRPC's threads run. gRPC's handlers for fork would only get in the way.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    # Its library's own lines, in a format of their own, are about clients' failed handshakes and the like.
+    # The library's own log lines, in a format of their own, are about clients' failed handshakes and similar events.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from acap_runtime.front.server import serve  # noqa: PLC0415 - the malloc settings come before gRPC's first buffer
 

@@ -1,11 +1,12 @@
-"""``acapruntime status``: how a running server is."""
+"""``acapruntime status``: shows the state of a running server."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-import time
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 if the server is not ready, or there is none."""
+    """Run the command. Returns exit code 1 if the server is not ready, or if there is none."""
     parser = argparse.ArgumentParser(
         "acapruntime status", description="Show how a running server is.", epilog=_EPILOG, allow_abbrev=False
     )
@@ -37,15 +38,24 @@ def run(arguments: Sequence[str]) -> int:
     )
     connection.add_arguments(parser, _TIMEOUT_S)
     given = parser.parse_args(arguments)
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        # The exception alone may be raised, and lost, in a callback of grpc.
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
     with connection.connected(parser, given) as client:
-        while True:
+        while not interrupted.is_set():
             status = client.status()
             if given.watch is not None and sys.stdout.isatty():
                 sys.stdout.write(_CLEAR)
             write(json.dumps(status, indent=2) if given.json else "\n".join(_status_lines(status)))
             if given.watch is None:
                 return int(not status["server"]["ready"])
-            time.sleep(given.watch)
+            interrupted.wait(given.watch)
+    raise KeyboardInterrupt
 
 
 def _status_lines(status: Mapping[str, Any]) -> Iterable[str]:
@@ -114,7 +124,7 @@ def _stream(stream: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _duration(time_s: float) -> str:
-    """A time in its two largest units, such as ``3 h 12 min``."""
+    """Return a time in its two largest units, such as ``3 h 12 min``."""
     left, words = int(time_s), []
     for size, unit in _UNITS:
         count, left = divmod(left, size)

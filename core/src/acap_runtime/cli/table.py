@@ -1,4 +1,4 @@
-"""Rows for people and for programs."""
+"""Prints rows, for people or for programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print rows that have the same keys: as a JSON list, or as a table with the keys for a heading."""
+    """Print rows that have the same keys, as a JSON list or as a table with the keys as its heading."""
     if as_json:
         write(json.dumps(rows, indent=2))
     elif not rows:
@@ -19,7 +19,7 @@ def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The table's lines, the first of which is the heading."""
+    """Return the table's lines. The first one is the heading."""
     cells = [
         [key.upper().replace("_", " ") for key in rows[0]],
         *([_cell(value) for value in row.values()] for row in rows),
@@ -33,7 +33,7 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def write(text: str) -> None:
     """Print lines."""
     sys.stdout.write(text + "\n")
-    sys.stdout.flush()  # here, where a reader that went away can still be told from other errors
+    sys.stdout.flush()  # here a closed pipe can still be told from other errors
 
 
 def _cell(value: object) -> str:

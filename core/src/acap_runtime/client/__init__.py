@@ -1,4 +1,4 @@
-"""For Python programs that use a running server: models, video and parameters, with numpy arrays in and out.
+"""A client for Python programs: models, video and parameters of a running server, with numpy arrays in and out.
 
     from acap_runtime.client import connect
 
@@ -8,7 +8,7 @@
             print(frame.timestamp_us, prediction.outputs["Softmax"].argmax())
 
 It needs grpcio, protobuf and numpy, and leaves protobuf's default pool alone: a program may use it beside TensorFlow,
-tensorflow-serving-api or tritonclient. Plain gRPC clients are served just as well; this one is shorter to write.
+tensorflow-serving-api or tritonclient. Plain gRPC clients work just as well; code for this one is shorter.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # grpc would try ever more seldom, every two minutes at last, whether a server is up.
+    # By default, grpc would increase the time between connection attempts, up to two minutes.
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 _DEFAULT_ADDRESS: Final = "unix:///tmp/acap-runtime.sock"
@@ -70,14 +70,15 @@ def connect(
     timeout_s: float = 30.0,
     wait_s: float = 30.0,
 ) -> Client:
-    """Connect to a server at `address`, ``unix:///PATH`` or ``HOST:PORT``, once it is there.
+    """Connect to a server at `address`, ``unix:///PATH`` or ``HOST:PORT``, as soon as it is up.
 
-    With `ca`, a PEM file of the certificates that vouch for the server's, over TLS; on a unix socket the server's
-    certificate has to be for ``localhost``. `certificate` and `key`, PEM files too, are this client's own, for servers
-    that demand one. `timeout_s` is how long a call may take that is given no other time: with the time until a model
-    is loaded, or the next frame is there. `wait_s` is how long to wait for a server that is not up yet.
+    `ca` is a PEM file of the certificates that vouch for the server's; with it, the connection uses TLS. On a unix
+    socket the server's certificate has to be for ``localhost``. `certificate` and `key`, also PEM files, are this
+    client's own, for servers that demand one. `timeout_s` is the default time limit of a call. It includes the time
+    until a model is loaded or the next frame is available. `wait_s` is the time to wait for a server that is not up
+    yet.
 
-    Raises `CallFailed` (UNAVAILABLE) where no server answers in that time, `OSError` where a file cannot be read,
+    Raises `CallFailed` (UNAVAILABLE) if no server answers in that time, `OSError` if a file cannot be read,
     `ValueError` for a combination that makes no sense.
     """
     channel = _channel(address, ca, certificate, key)
@@ -97,17 +98,17 @@ def connect(
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model made of a stream's newest frame, `Stream.frame(reference)`."""
+    """The result of a model for a stream's newest frame, `Stream.frame(reference)`."""
 
     outputs: dict[str, Array]
     reference: int
 
 
 class Client:
-    """A connection to a server, made by `connect`: a context manager that closes it.
+    """A connection to a server, made by `connect`. It is a context manager that closes the connection.
 
-    Threads may share one. Each method raises `CallFailed` with the server's message where the server refuses or does
-    not answer, and `TypeError` or `ValueError`, before anything is sent, for arguments that cannot be sent.
+    Threads may share one client. Each method raises `CallFailed` with the server's message if the server refuses or
+    does not answer, and `TypeError` or `ValueError`, before anything is sent, for arguments that cannot be sent.
     """
 
     def __init__(self, channel: grpc.Channel, timeout_s: float) -> None:
@@ -122,12 +123,13 @@ class Client:
         outputs: Iterable[str] = (),
         timeout_s: float | None = None,
     ) -> dict[str, Array]:
-        """Run a model: a name that the server knows, or on its unix socket the absolute path of a file.
+        """Run a model. `model` is a name that the server knows or, on the server's unix socket, the absolute path of a
+        file.
 
-        `arrays` are the inputs by name, or the one of a model that has one. Booleans, integers, floats of 16 to 64
-        bits and complex numbers can be sent. A uint8 picture of shape (1, height, width, 3) is resized to the size
-        that the model takes, and the leading 1 may be left out. `outputs` names those wanted, all by default. They
-        come as read-only arrays; take a copy to write.
+        `arrays` are the inputs by name, or the single input of a model that has one. Booleans, integers, floats of 16
+        to 64 bits and complex numbers can be sent. A uint8 picture of shape (1, height, width, 3) is resized to the
+        size that the model takes. The leading 1 may be left out. `outputs` names the outputs to return, by default all.
+        They are read-only arrays; make a copy to write to one.
         """
         request = _request(model, arrays, outputs)
         return _outputs(self._calls.predict(request, timeout_s=timeout_s))
@@ -141,10 +143,10 @@ class Client:
         outputs: Iterable[str] = (),
         timeout_s: float | None = None,
     ) -> Prediction:
-        """Run a model on a stream's newest frame, in the server: the picture itself does not come here.
+        """Run a model on a stream's newest frame, in the server. The picture itself is not sent to this client.
 
-        The frame is converted and resized to what the model takes. `arrays` are the inputs beside the picture, of a
-        model that has several; everything else is as in `predict`.
+        The frame is converted and resized to the form that the model takes. `arrays` are the inputs other than the
+        picture, for a model that has several. Everything else is as in `predict`.
         """
         request = _request(model, {} if arrays is None else arrays, outputs)
         request.stream_id = stream.number
@@ -164,8 +166,9 @@ class Client:
         """Open a stream of `width` x `height` pixels and `framerate` frames per second.
 
         `format` is raw (``nv12``, ``rgb-interleaved``, ``rgb-planar``) or encoded (``jpeg``, ``h264``, ``h265``: Annex
-        B), as far as the camera can. `timestamps` says what stamps its frames have: ``utc`` is when they were taken.
-        `camera` is a name that the server knows, or a number from 1; the first is the default.
+        B), as far as the camera supports it. `timestamps` selects the kind of the frames' timestamps: ``utc`` is the
+        time at which they were taken. `camera` is a name that the server knows, or a number from 1. The first camera is
+        the default.
         """
         settings = {
             "format": _number(FORMATS, "format", format),
@@ -179,30 +182,32 @@ class Client:
         return Stream(self._calls, answer.stream_id, format, width, height)
 
     def parameter(self, key: str) -> str:
-        """The value of a device's parameter, such as ``root.Brand.Brand``; empty where there is none of that name."""
+        """Return the value of a device's parameter, such as ``root.Brand.Brand``; empty if it does not exist."""
         value: str = self._calls.get_values(ParameterRequest(key=key)).value
         return value
 
     def model(self, name: str, *, timeout_s: float | None = None) -> ModelDescription:
-        """What a model is, once it is loaded: its version, chip, inputs and outputs. `name` is as in `predict`."""
+        """Describe a model once it is loaded: its version, chip, inputs and outputs. `name` is as in `predict`."""
         return model_description(self._calls.get_model(GetModelRequest(name=name), timeout_s=timeout_s))
 
     def load(self, name: str, *, timeout_s: float | None = None) -> None:
-        """Have the server load one of its models again, or what of it is new on disk; wait until it is served."""
+        """Make the server load one of its models again, or the parts of it that are new on disk. Waits until it is
+        served.
+        """
         self._calls.load(RepositoryModelLoadRequest(model_name=name), timeout_s=timeout_s)
 
     def unload(self, name: str, *, timeout_s: float | None = None) -> None:
-        """Have the server unload one of its models when the calls that it has are done."""
+        """Make the server unload one of its models when its current calls have ended."""
         self._calls.unload(RepositoryModelUnloadRequest(model_name=name), timeout_s=timeout_s)
 
     def status(self, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """The state of the server, its chips, models, cameras and streams, as ``acapruntime status --json`` prints it:
-        the fields of ``GetStatusResponse`` by their names.
+        """Return the state of the server, its chips, models, cameras and streams, as ``acapruntime status --json``
+        prints it: the fields of ``GetStatusResponse`` by their names.
         """
         return plain(self._calls.get_status(GetStatusRequest(), timeout_s=timeout_s))
 
     def close(self) -> None:
-        """Close the connection; calls that run in other threads end with CANCELLED."""
+        """Close the connection. Calls that run in other threads end with CANCELLED."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -221,14 +226,14 @@ def _channel(address: str, ca: Path | None, certificate: Path | None, key: Path 
         if certificate is not None:
             raise ValueError("expected ca beside certificate and key: without it there is no TLS")
         return grpc.insecure_channel(address, _OPTIONS)
-    # A unix socket has no host name that a certificate could be checked against.
+    # A unix socket has no host name to check a certificate against.
     authority = [("grpc.default_authority", "localhost")] if address.startswith("unix:") else []
     files = (None if path is None else path.read_bytes() for path in (ca, key, certificate))
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(*files), [*_OPTIONS, *authority])
 
 
 def _connection_problem(channel: grpc.Channel) -> grpc.RpcError | None:
-    """What grpc has to say of a channel that does not become ready: only a call is told."""
+    """Return grpc's error for a channel that does not become ready. Only a call reports it."""
     try:
         channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)(b"", timeout=_LAST_QUESTION_S)
     except grpc.RpcError as error:

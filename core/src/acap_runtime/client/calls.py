@@ -1,4 +1,4 @@
-"""Calls of a server's methods, and how they fail."""
+"""Calls a server's methods, and reports failures."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from acap_runtime.proto import (
 
 
 class CallFailed(Exception):
-    """The server refused a call, or did not answer it; ``str()`` says all of it in one line.
+    """The server refused a call or did not answer it. ``str()`` gives all details in one line.
 
-    `method` is what was called, such as ``Predict``, or ``connect``; `status` is gRPC's; `message` is what the server
-    said. The error of grpc itself is its ``__cause__``.
+    `method` is the called method, such as ``Predict``, or ``connect``. `status` is gRPC's. `message` is the server's
+    message. The error of grpc itself is the ``__cause__``.
     """
 
     def __init__(self, method: str, status: grpc.StatusCode, message: str) -> None:
@@ -37,7 +37,7 @@ class CallFailed(Exception):
 
 
 class Method:
-    """One method of a service. Calls of it may be made by several threads at once."""
+    """A method of a service. Several threads may call it at once."""
 
     def __init__(self, channel: grpc.Channel, path: str, response_type: Any, timeout_s: float) -> None:
         self._name: Final = path.rpartition("/")[2]
@@ -53,7 +53,7 @@ class Method:
         timeout_s: float | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
     ) -> Any:
-        """The response. Raises `CallFailed`: UNAVAILABLE at once where the server is not there any more."""
+        """Call the method and return the response. Raises `CallFailed`: UNAVAILABLE at once if the server is gone."""
         limit = self._timeout_s if timeout_s is None else timeout_s
         try:
             return self._call(request, timeout=limit, metadata=metadata)
@@ -65,7 +65,7 @@ class Method:
 
 
 class Calls:
-    """The methods of a server's services that clients use. `timeout_s` is for calls that are given none."""
+    """The methods of a server's services that clients use. `timeout_s` is the limit for calls that set none."""
 
     def __init__(self, channel: grpc.Channel, timeout_s: float) -> None:
         def method(path: str, response_type: Any) -> Method:

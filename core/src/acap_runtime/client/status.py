@@ -1,4 +1,4 @@
-"""Reads a server's messages about itself and its models."""
+"""Reads a server's messages about its state and its models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acap_runtime.contract.backend import Quantisation, TensorSpec
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
-    """A model that a server has loaded: the version that calls get, and its inputs and outputs in their order."""
+    """A model that a server has loaded: the version that serves calls, and its inputs and outputs in their order."""
 
     name: str
     version: int
@@ -23,7 +23,7 @@ class ModelDescription:
 
 
 def model_description(model: Any) -> ModelDescription:
-    """Read a model from the server's message."""
+    """Read a model description from the server's message."""
     inputs, outputs = (tuple(map(_spec, tensors)) for tensors in (model.inputs, model.outputs))
     return ModelDescription(model.name, model.version, model.chip, inputs, outputs)
 
@@ -37,7 +37,7 @@ def _spec(tensor: Any) -> TensorSpec:
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """Convert a message for JSON: every field by its name, None for an absent one, an enum's value as a word."""
+    """Convert a message for JSON: every field by its name, None for an absent field, an enum's value as a word."""
     return {field.name: _plain_field(message, field) for field in message.DESCRIPTOR.fields}
 
 

@@ -20,12 +20,12 @@ _GOODBYE_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame of a stream: `data` holds it as its `format` has it, `width` and `height` are in pixels.
+    """A frame of a stream. `data` contains it in its `format`. `width` and `height` are in pixels.
 
-    `reference` is what `Prediction.reference` says of the same frame. `sequence` counts the camera's frames: where
-    numbers are left out, the client was too slow for them. `type` is VDO's name, such as ``yuv``, ``h264-idr`` for a
-    frame that decodes by itself or ``h264-p`` for one that needs those before it. Timestamps are microseconds, in the
-    way that the stream was opened with: ``utc`` counts from 1970.
+    `reference` equals `Prediction.reference` of the same frame. `sequence` counts the camera's frames; a gap means that
+    the client was too slow. `type` is VDO's name, such as ``yuv``, ``h264-idr`` for a frame that decodes on its own, or
+    ``h264-p`` for one that needs the frames before it. Timestamps are in microseconds, of the kind that the stream was
+    opened with: ``utc`` counts from 1970.
     """
 
     format: StreamFormat
@@ -40,10 +40,10 @@ class Frame:
 
     @property
     def array(self) -> Array:
-        """The picture, as a read-only view of `data`, uint8: (height * 3/2, width) for ``nv12``, (height, width, 3)
-        for ``rgb-interleaved``, (3, height, width) for ``rgb-planar``.
+        """The picture, as a read-only view of `data`, uint8: (height * 3/2, width) for ``nv12``, (height, width, 3) for
+        ``rgb-interleaved``, (3, height, width) for ``rgb-planar``.
 
-        Raises `ValueError` for other formats, which first have to be decoded.
+        Raises `ValueError` for other formats, which have to be decoded first.
         """
         for raw in IMAGE_FORMATS:
             if raw == self.format:
@@ -53,10 +53,11 @@ class Frame:
 
 
 class Stream:
-    """A stream of a camera: a context manager that deletes it, and an iterator of each newest frame.
+    """A stream of a camera. It is a context manager that deletes the stream, and an iterator of each newest frame.
 
-    `number` is the server's; format, width and height are what was asked for. The server deletes streams that nobody
-    uses for some minutes (its ``--stream-lease``). Threads may share one; each frame then goes to one of them.
+    `number` is the server's number of the stream. Format, width and height are the requested ones. The server deletes
+    streams that are not used for some minutes (its ``--stream-lease``). Threads may share a stream; each frame then
+    goes to one of them.
     """
 
     def __init__(self, calls: Calls, number: int, form: StreamFormat, width: int, height: int) -> None:
@@ -67,11 +68,11 @@ class Stream:
         self.height = height
 
     def frame(self, reference: int = 0, *, timeout_s: float | None = None) -> Frame:
-        """The newest frame that was not handed out yet, once there is one; of H.26x the next to decode.
+        """Return the newest frame that was not returned yet, as soon as there is one; for H.26x the next one to decode.
 
-        With the `reference` of a prediction, the frame that the model ran on: the server keeps the last few. Raises
-        `CallFailed`: NOT_FOUND where it is kept no more, FAILED_PRECONDITION where the stream was deleted, UNAVAILABLE
-        where the camera gives no frames for the moment.
+        With the `reference` of a prediction, return the frame that the model ran on. The server keeps the last few
+        frames. Raises `CallFailed`: NOT_FOUND if the frame is no longer kept, FAILED_PRECONDITION if the stream was
+        deleted, UNAVAILABLE if the camera gives no frames at the moment.
         """
         request = GetFrameRequest(stream_id=self.number, frame_reference=reference)
         answer = self._calls.get_frame(request, timeout_s=timeout_s)
@@ -88,14 +89,14 @@ class Stream:
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        """Each newest frame, without end. Raises as `frame` does."""
+        """Yield each newest frame, without end. Raises the errors of `frame`."""
         while True:
             yield self.frame()
 
     def close(self) -> None:
-        """Delete the stream. Quiet where that fails: it is gone already, or goes when the server's lease is over."""
+        """Delete the stream. Ignores failures: the stream is already gone, or goes when the server's lease ends."""
         request = DeleteStreamRequest(stream_id=self.number)
-        # ValueError is what grpc raises where the client was closed first.
+        # grpc raises ValueError if the client was closed first.
         with contextlib.suppress(CallFailed, ValueError):
             self._calls.delete_stream(request, timeout_s=_GOODBYE_S)
 

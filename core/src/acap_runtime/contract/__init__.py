@@ -1,1 +1,1 @@
-"""What plugins implement: one module for each kind of plugin, and what they share."""
+"""The classes that plugins implement: one module for each kind of plugin, and the code that they share."""

@@ -1,7 +1,7 @@
-"""The contract for chips: what a plugin implements, and what it may rely on.
+"""The contract for chips: the classes that a plugin implements, and the guarantees that it may rely on.
 
-A backend is built in the front, where it only tells who it is. ``probe``, ``load``, ``prepare`` and everything a
-`Model` does happen in the chip's own worker process. An inference backend in full:
+A backend is built in the front, which only reads its names and its static properties. ``probe``, ``load``, ``prepare``
+and all methods of a `Model` run in the chip's own worker process. A complete inference backend:
 
     from pathlib import Path
 
@@ -47,7 +47,7 @@ from acap_runtime.errors import InvalidRequest
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 ImageFormat = Literal["nv12", "rgb-interleaved", "rgb-planar"]
-"""larod's names for image formats: ``nv12`` is tight 4:2:0, a Y plane and then one of interleaved U and V;
+"""larod's names for image formats: ``nv12`` is tight 4:2:0, a Y plane and then a plane of interleaved U and V;
 ``rgb-interleaved`` is R, G, B per pixel; ``rgb-planar`` is a plane each of R, G and B."""
 
 IMAGE_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
@@ -55,9 +55,9 @@ IMAGE_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """How integers stand for real numbers: ``real = scale * (integer - zero_point)``.
+    """The mapping of integers to real numbers: ``real = scale * (integer - zero_point)``.
 
-    One scale and zero point for the whole tensor, or one per slice along `axis`.
+    There is one scale and zero point for the whole tensor, or one per slice along `axis`.
     """
 
     scales: tuple[float, ...]
@@ -69,8 +69,8 @@ class Quantisation:
 class TensorSpec:
     """One input or output of a model.
 
-    `shape` has ``-1`` for every dimension that a request may choose, from 1 up. `quantisation` is None where
-    integers mean themselves.
+    `shape` has ``-1`` for every dimension that a request may choose, from 1 up. `quantisation` is None if the integers
+    stand for themselves.
     """
 
     name: str
@@ -79,14 +79,14 @@ class TensorSpec:
     quantisation: Quantisation | None = None
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of `shape` fits as it is."""
+        """Return True if a tensor of `shape` fits as it is."""
         return len(shape) == len(self.shape) and all(
             size == wanted or (wanted == -1 and size > 0) for wanted, size in zip(self.shape, shape, strict=True)
         )
 
     @property
     def nbytes(self) -> int | None:
-        """Bytes of such a tensor, or None while a dimension is open."""
+        """The size of such a tensor in bytes, or None while a dimension is open."""
         return None if -1 in self.shape else prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
@@ -134,7 +134,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """One image into another: format, size, and the part of the input to take (None for all of it)."""
+    """A conversion of one image into another: format, size, and the part of the input to take (None for all of it)."""
 
     input: Image
     output: Image
@@ -158,12 +158,12 @@ class Conversion:
 
     @property
     def inputs(self) -> tuple[TensorSpec]:
-        """What a model for this conversion takes."""
+        """The inputs of a model for this conversion."""
         return (TensorSpec("input", np.dtype(np.uint8), self.input.shape),)
 
     @property
     def outputs(self) -> tuple[TensorSpec]:
-        """What a model for this conversion gives."""
+        """The outputs of a model for this conversion."""
         return (TensorSpec("output", np.dtype(np.uint8), self.output.shape),)
 
     def __str__(self) -> str:
@@ -171,10 +171,10 @@ class Conversion:
 
 
 class Model(ABC):
-    """Something loaded on a chip that turns arrays into arrays.
+    """A model that is loaded on a chip and turns arrays into arrays.
 
-    `run` and `close` of one model are called by one thread, the one that loaded it; several models of a backend run
-    side by side in threads of one process.
+    One thread, the one that loaded the model, calls its `run` and `close`. Several models of a backend run in parallel,
+    in threads of one process.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -184,14 +184,14 @@ class Model(ABC):
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Compute every output.
 
-        `inputs` has one read-only, C-contiguous array per spec, of that dtype and of a shape the spec accepts. They
-        may not be kept. The result has one array per output: a view is enough, of an input or of memory that stays as
-        it is until the next `run` or `close`. Raises `DeviceError` where the chip fails, `InvalidRequest` where these
-        inputs cannot be run.
+        `inputs` has one read-only, C-contiguous array per spec, of that dtype and of a shape that the spec accepts. Do
+        not keep references to them. The result has one array per output. It may be a view of an input, or of memory
+        that stays unchanged until the next `run` or `close`. Raises `DeviceError` if the chip fails, `InvalidRequest`
+        if these inputs cannot be run.
         """
 
-    def close(self) -> None:  # noqa: B027 - what holds nothing on a chip has nothing to free
-        """Free everything on the chip. Called once; no call follows."""
+    def close(self) -> None:  # noqa: B027 - a model that holds nothing on a chip has nothing to free
+        """Free all resources on the chip. Called once; no call follows."""
 
 
 class Backend(ABC):
@@ -202,11 +202,11 @@ class Backend(ABC):
     name: ClassVar[str]
     """larod's device name, such as ``cpu-tflite``."""
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Other names it answers to, such as ``LAROD_CHIP_TFLITE_CPU``."""
+    """Other names for the chip, such as ``LAROD_CHIP_TFLITE_CPU``."""
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    """The load options it knows, and what each means. Others are refused before `load` is called."""
+    """The load options that the backend knows, and the meaning of each. Others are refused before `load` is called."""
     suffixes: ClassVar[tuple[str, ...]]
-    """What the names of its model files end with, by which they are found in a folder of models."""
+    """The suffixes of its model files, which are used to find models in a folder."""
 
     @abstractmethod
     def probe(self) -> None:
@@ -220,10 +220,10 @@ class InferenceBackend(Backend):
 
     @abstractmethod
     def load(self, path: Path, options: Mapping[str, str]) -> Model:
-        """Load a model file, which exists and was readable a moment ago.
+        """Load a model file. The file existed and was readable a moment ago.
 
-        `options` holds only names in `self.options`. Raises `InvalidRequest` for a file that is no model for this
-        chip or an option's value that does not parse, `DeviceError` where the chip fails.
+        `options` holds only names in `self.options`. Raises `InvalidRequest` for a file that is not a model for this
+        chip or for an option whose value does not parse, `DeviceError` if the chip fails.
         """
 
 
@@ -232,9 +232,9 @@ class ProcessingBackend(Backend):
 
     suffixes: ClassVar[tuple[str, ...]] = (".toml",)
 
-    def converts(self, conversion: Conversion) -> bool:  # noqa: ARG002 - a chip without limits looks at nothing
-        """Whether this chip does such conversions: a look at the numbers alone, in the front, before it is chosen to
-        convert for another chip. What this allows may still be refused by `prepare`.
+    def converts(self, conversion: Conversion) -> bool:  # noqa: ARG002 - a chip without limits ignores the conversion
+        """Return True if this chip does such conversions. This looks at the numbers alone. It runs in the front, before
+        the chip is chosen to convert for another chip. `prepare` may still refuse a conversion that this method allows.
         """
         return True
 
@@ -242,7 +242,7 @@ class ProcessingBackend(Backend):
     def prepare(self, conversion: Conversion) -> Model:
         """Make a model with `conversion.inputs` and `conversion.outputs`.
 
-        The picture is stretched to the output's size, as the original runtime does, with bilinear interpolation: the
-        compliance kit allows a few levels of 255. The output is C-contiguous, since it may be another model's input.
-        Raises `InvalidRequest` for a conversion that this chip cannot do.
+        The picture is stretched to the output's size with bilinear interpolation, as in the original runtime. The
+        compliance kit allows a difference of a few levels of 255. The output is C-contiguous, since it may be the input
+        of another model. Raises `InvalidRequest` for a conversion that this chip cannot do.
         """

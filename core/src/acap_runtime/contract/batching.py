@@ -1,4 +1,4 @@
-"""The settings by which calls for a model run together."""
+"""The settings that make calls for a model run together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The contract for cameras: where video comes from.
+"""The contract for cameras, the sources of video.
 
-A camera is built in the front, where it only tells which sources are its own. ``probe``, ``open`` and everything a
-`Stream` does happen in a worker process, one for each source that is open. A camera in full:
+A camera is built in the front, which only asks it for the sources that it claims. ``probe``, ``open`` and all methods
+of a `Stream` run in a worker process, one for each open source. A complete camera:
 
     import time
 
@@ -51,13 +51,13 @@ frame; the raw formats are larod's image formats."""
 
 STREAM_FORMATS: tuple[StreamFormat, ...] = (*get_args(EncodedFormat), *IMAGE_FORMATS)
 LARGEST_SIDE = 8192
-"""Pixels that a stream is wide or high at most."""
+"""The largest width or height of a stream, in pixels."""
 LARGEST_FRAMERATE = 240
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """What a stream gives: its format, width and height in pixels, and frames per second."""
+    """The form of a stream: its format, width and height in pixels, and frames per second."""
 
     format: StreamFormat
     width: int
@@ -80,12 +80,14 @@ class StreamSettings:
 
     @property
     def encoded(self) -> bool:
-        """Whether frames are compressed."""
+        """True if frames are compressed."""
         return self.format not in IMAGE_FORMATS
 
     @property
     def picture(self) -> Image:
-        """The raw picture of each frame: the frame itself, or what was encoded, as nv12 where its size allows that."""
+        """The form of each frame's raw picture: that of the frame itself for raw formats; for encoded formats, that of
+        the encoder's input, which is nv12 where the size allows it.
+        """
         for raw in IMAGE_FORMATS:
             if raw == self.format:
                 return Image(raw, self.width, self.height)
@@ -98,12 +100,12 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What `Stream.read` gives beside the picture.
+    """The result of `Stream.read`, apart from the picture.
 
-    `captured_ns` is when the frame was taken (``time.monotonic_ns()``): it grows from frame to frame. `encoded` is the
-    compressed frame, and empty for raw formats; `keyframe` says whether it decodes by itself, which in H.26x takes its
-    parameter sets too. `has_picture` is False where a camera encodes by
-    itself and has no raw picture of this very frame: models then cannot run on the stream.
+    `captured_ns` is the time at which the frame was taken (``time.monotonic_ns()``). It increases from frame to frame.
+    `encoded` is the compressed frame; it is empty for raw formats. `keyframe` is True if the frame decodes on its own;
+    in H.26x such a frame must include its parameter sets. `has_picture` is False where a camera encodes by itself and
+    has no raw picture of this very frame. Models cannot run on such a stream.
     """
 
     captured_ns: int
@@ -113,49 +115,50 @@ class Frame:
 
 
 class Stream(ABC):
-    """Frames of one form. One thread opens, reads and closes it; other streams of the source run side by side."""
+    """A sequence of frames of one form. One thread opens, reads and closes a stream. Other streams of the same source
+    run in parallel.
+    """
 
     @abstractmethod
     def read(self, picture: Array, *, keyframe: bool = False) -> Frame:
-        """Wait for the next frame, at the pace of the settings' frame rate, and write its picture.
+        """Wait for the next frame, at the frame rate of the settings, and write its picture.
 
-        `picture` is a writable uint8 array of shape ``settings.picture.shape`` without its leading 1: shared memory
-        that models read, and go on reading when this has returned. `keyframe` asks that this frame decode by itself,
-        where the format has others.
-        Raises `Unavailable` with the reason where the source ends or fails: the stream is closed then, and opened
-        again after a while.
+        `picture` is a writable uint8 array of shape ``settings.picture.shape`` without its leading 1. It is shared
+        memory: models read it, and continue to read it after this method has returned. `keyframe` asks for a frame that
+        decodes on its own, in formats that also have other frames. Raises `Unavailable` with the reason if the source
+        ends or fails. The stream is then closed, and opened again after a while.
         """
 
-    def close(self) -> None:  # noqa: B027 - what holds nothing has nothing to free
-        """Free everything. Called once; no call follows."""
+    def close(self) -> None:  # noqa: B027 - a stream without resources has nothing to free
+        """Free all resources. Called once; no call follows."""
 
 
 class Camera(ABC):
-    """A kind of source of video: the device's own sensor, files, RTSP."""
+    """A kind of video source: the device's own sensor, files, RTSP."""
 
     name: ClassVar[str]
-    """What the kind is called, such as ``test-pattern``."""
+    """The name of the kind, such as ``test-pattern``."""
     sources: ClassVar[str]
-    """How its sources are written, for people: ``rtsp://HOST/PATH``."""
+    """The syntax of its sources, for people: ``rtsp://HOST/PATH``."""
     own_source: ClassVar[str | None] = None
-    """The source that is this device's own camera, served where the operator names none; None where there is none."""
+    """The source that is this device's own camera, served where the operator names no camera. None if there is none."""
 
     def claims(self, source: str) -> bool:
-        """Whether `source` is written as one of its own: a look at the text alone. The kind's name, and whatever
-        begins with the name and a colon, unless a camera knows better.
+        """Return True if `source` belongs to this kind, judged by its text alone. By default, the kind's name and every
+        text that starts with the name and a colon belong to it; a camera may override this.
         """
         return source == self.name or source.startswith(f"{self.name}:")
 
     @abstractmethod
     def probe(self, source: str) -> None:
         """Raise `NotReady` with the reason if `source` gives no video here and now, `InvalidRequest` if it is
-        malformed. It may open the source, and is given some seconds.
+        malformed. This method may open the source. It has a few seconds to finish.
         """
 
     @abstractmethod
     def open(self, source: str, settings: StreamSettings) -> Stream:
-        """Start a stream. Called by several threads at once, for streams of the same source.
+        """Start a stream. Several threads may call this at once, for streams of the same source.
 
-        Raises `InvalidRequest` for settings that it cannot give, `NotReady` where something is missing on this
-        machine, `Unavailable` where the source cannot be opened for the moment.
+        Raises `InvalidRequest` for settings that the camera does not support, `NotReady` if something is missing on
+        this machine, `Unavailable` if the source cannot be opened at the moment.
         """

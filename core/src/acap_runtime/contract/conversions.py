@@ -18,7 +18,7 @@ _LARGEST_FILE: Final = 65536
 
 
 def image_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Image | None:
-    """The image that a tensor holds: uint8 (1, h, w, 3) or (1, 3, h, w); None for anything else."""
+    """Return the form of a tensor's image: uint8 (1, h, w, 3) or (1, 3, h, w); None for any other tensor."""
     if dtype != np.uint8 or len(shape) != IMAGE_RANK or shape[0] != 1 or min(shape) < 1:
         return None
     if shape[3] == IMAGE_CHANNELS:
@@ -29,7 +29,7 @@ def image_of(dtype: np.dtype[Any], shape: tuple[int, ...]) -> Image | None:
 
 
 def conversion_for(wanted: TensorSpec, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Conversion | None:
-    """How a tensor that came becomes the image that `wanted` describes; None where either is no image."""
+    """Return the conversion from an incoming tensor to the image of `wanted`; None if either is no image."""
     target, source = image_of(wanted.dtype, wanted.shape), image_of(dtype, shape)
     return Conversion(source, target) if source and target else None
 
@@ -38,8 +38,8 @@ def read_conversion(path: Path) -> Conversion:
     """Read a model of a processing chip: a TOML file of larod's parameters.
 
     ``image.input.format``, ``image.input.size`` = [width, height], ``image.output.format`` and ``image.output.size``
-    are mandatory, ``image.input.crop`` = [x, y, width, height] may stand beside them (larod's preprocessing page).
-    ``row-pitch`` may be given if it says what holds anyway: rows without padding. Raises `InvalidRequest`.
+    are mandatory. ``image.input.crop`` = [x, y, width, height] is optional (larod's preprocessing page). ``row-pitch``
+    is allowed only if it describes rows without padding. Raises `InvalidRequest`.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A driver's shared library is opened, or it is said what to do about it."""
+"""Opens a driver's shared library, or reports how to install it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def open_library(
 ) -> LibraryT:
     """Open a shared library by ``ctypes.CDLL``, or by ``dlopen`` of a ``cffi.FFI``.
 
-    `name` is a path, or what the dynamic linker looks for; an environment `variable` that is set goes before it. Raises
-    `NotReady`, which ends with `advice` ("install Acme's SDK"), where the library cannot be opened, and where it lacks
-    one of `functions`, or of those that are declared to cffi. To be called by `probe` and what comes after it: never
-    when a plugin is imported.
+    `name` is a path, or a name for the dynamic linker to look up. An environment `variable` that is set takes
+    precedence. Raises `NotReady`, whose message ends with `advice` ("install Acme's SDK"), if the library cannot be
+    opened or lacks one of `functions` or one of those declared to cffi. Call this from `probe` or later, never when a
+    plugin is imported.
     """
     chosen = (os.environ.get(variable) if variable else None) or name
     if variable:
@@ -32,10 +32,10 @@ def open_library(
     try:
         library = opener(chosen)
     except OSError as error:
-        # cffi adds where else it looked, which is of no use to who does not have the library.
+        # cffi appends the other places where it looked. They do not help a user who does not have the library.
         reason = str(error).partition(".  Additionally,")[0]
         raise NotReady(f"{reason}; {advice}") from None
-    # What cffi was told of a library are its attributes, but each is looked for only when it is used.
+    # The declarations given to cffi are the library's attributes, but cffi looks up each one only on first use.
     missing = [each for each in (*functions, *dir(library)) if not hasattr(library, each)]
     if missing:
         raise NotReady(f"{chosen} lacks {', '.join(missing)}; {advice}")

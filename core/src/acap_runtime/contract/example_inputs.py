@@ -1,4 +1,4 @@
-"""Arrays of a tensor's specification: zeros to try a model with, and what integers stand for."""
+"""Arrays made from a tensor's specification: zeros to try a model with, and the real numbers of quantised integers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from acap_runtime.contract.backend import Array, TensorSpec
 
 
 def zeros(specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """An array of zeros for each input, dimensions that are open being 1."""
+    """Return an array of zeros for each input, with 1 for each open dimension."""
     return {spec.name: np.zeros(closed(spec), spec.dtype) for spec in specs}
 
 
 def closed(spec: TensorSpec) -> tuple[int, ...]:
-    """A tensor's shape with 1 for each dimension that is open."""
+    """Return a tensor's shape with 1 for each open dimension."""
     return tuple(1 if size == -1 else size for size in spec.shape)
 
 
 def dequantised(array: Array, spec: TensorSpec) -> Array:
-    """A tensor in real numbers, of 64 bits."""
+    """Return a tensor in real numbers, as 64-bit floats."""
     if array.dtype.kind == "c":
         return np.stack([array.real, array.imag], axis=-1).astype(np.float64)
     real: Array = array.astype(np.float64)

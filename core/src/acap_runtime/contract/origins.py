@@ -1,4 +1,4 @@
-"""Which library an exception came out of, and where that was called: as far as the traceback and the sources tell."""
+"""Finds the library that an exception came from and the code that called it, as far as traceback and sources show."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _MOST_LIBRARIES: Final = 3
 
 
 def origin(error: BaseException) -> str:
-    """Such as ``av 19.0.2, called by acap-runtime-video 0.1.0, opening.py:31``; empty for what was never raised.
+    """Return the origin, such as ``av 19.0.2, called by acap-runtime-video 0.1.0, opening.py:31``. It is empty for an
+    exception that was never raised.
 
-    Raises whatever the standard library raises over packages that are damaged.
+    Raises any error that the standard library raises for damaged packages.
     """
     libraries: list[str] = []
     place = []
@@ -47,11 +48,11 @@ def _steps(traceback: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def _package_of(frame: FrameType) -> str:
-    """The top-level package whose code a frame runs; empty for code without a module."""
+    """Return the top-level package whose code a frame runs; empty for code without a module."""
     name = frame.f_globals.get("__name__")
     if isinstance(name, str):
         return _top(name)
-    # What Cython compiled has frames with the names of its sources, relative to where packages are, and no globals.
+    # Frames of Cython code have the names of its source files, relative to the folder of packages, and no globals.
     first, slash, _ = frame.f_code.co_filename.partition("/")
     return first if slash else ""
 
@@ -61,20 +62,22 @@ def _top(module: str) -> str:
 
 
 def _is_library(package: str) -> bool:
-    """Whether it is neither ours, a plugin's, nor unknown to pip, as what is being developed may be."""
+    """Return True if the package is neither ours nor a plugin's, and pip knows it. pip may not know a package under
+    development.
+    """
     return package in sys.stdlib_module_names or (package in _owners() and package not in _own())
 
 
 @cache
 def _owners() -> Mapping[str, str]:
-    """The distribution of each package; of one that several share, none."""
+    """Return the distribution of each package. Packages that several distributions share are left out."""
     owners = {package: set(names) for package, names in packages_distributions().items()}
     return {**{package: names.pop() for package, names in owners.items() if len(names) == 1}, **_own()}
 
 
 @cache
 def _own() -> Mapping[str, str]:
-    """The same of the core's package and of plugins': what is installed to be edited has no list of its files."""
+    """Return the distributions of the core's package and of plugins. An editable install has no list of its files."""
     points = entry_points(group=_CORE)
     return {_CORE: "acap-runtime"} | {_top(point.module): point.dist.name for point in points if point.dist}
 
@@ -96,8 +99,8 @@ def _place(package: str, step: TracebackType) -> str:
 
 
 def _clue(error: BaseException, step: TracebackType) -> str:
-    """The library that an exception speaks of, or that was called where it was raised: what is written in C has no
-    frame of its own, and what is called in a way that it does not know has none yet.
+    """Return the library that an exception's text names, or that was called where it was raised. Code written in C has
+    no frame of its own. A call with a wrong signature fails before it has a frame.
     """
     for module in _clues(error, step):
         package = _top(module)
@@ -121,13 +124,13 @@ def _module_of(thing: object) -> str:
         return thing.__name__
     if not (inspect.isclass(thing) or inspect.isroutine(thing)):
         return type(thing).__module__
-    # Methods that are written in C have no module, but the class that they are of.
+    # Methods written in C have no module, but their class has one.
     owner = getattr(thing, "__objclass__", None) or type(getattr(thing, "__self__", None))
     return getattr(thing, "__module__", None) or owner.__module__
 
 
 def _failed_expression(step: TracebackType) -> ast.expr | None:
-    """What was computed when the exception was raised, by the source, if that is there."""
+    """Return the expression that was computed when the exception was raised, if the source is available."""
     frame = step.tb_frame
     line, last_line, start, end = next(islice(frame.f_code.co_positions(), step.tb_lasti // 2, None))
     if line is None or last_line is None or start is None or end is None:
@@ -143,7 +146,7 @@ def _failed_expression(step: TracebackType) -> ast.expr | None:
 
 
 def _looked_up(node: ast.expr, frame: FrameType) -> object:
-    """What an expression names, without running any code of whose it is; of a call, what was called."""
+    """Return the object that an expression names, without running any foreign code; for a call, the called object."""
     match node:
         case ast.Name(name):
             return frame.f_locals.get(name, frame.f_globals.get(name))

@@ -1,4 +1,4 @@
-"""The contract for parameter stores: where a device keeps its parameters, such as ``root.Brand.Brand``."""
+"""The contract for parameter stores: the place where a device keeps its parameters, such as ``root.Brand.Brand``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import ClassVar
 
 
 class ParameterStore(ABC):
-    """A store that a plugin brings. Built in the front, where it only tells its name; everything else happens in a
+    """A store that a plugin brings. It is built in the front, which only asks its name. Everything else happens in a
     worker process, one call at a time.
     """
 
     name: ClassVar[str]
-    """What ``--parameters`` calls it, such as ``axparameter``."""
+    """The name of the store for ``--parameters``, such as ``axparameter``."""
     own: ClassVar[bool] = False
-    """Whether this is the device's own store, used where the operator names none."""
+    """True if this is the device's own store, which is used where the operator names none."""
 
     @abstractmethod
     def probe(self) -> None:
@@ -22,8 +22,8 @@ class ParameterStore(ABC):
 
     @abstractmethod
     def get(self, key: str) -> str | None:
-        """The value of a parameter, such as ``root.Brand.Brand``; None for one that does not exist. `key` always begins
+        """Return the value of a parameter, such as ``root.Brand.Brand``; None if it does not exist. `key` always begins
         with ``root.``.
 
-        Raises `Unavailable` where the store cannot answer for the moment.
+        Raises `Unavailable` if the store cannot answer at the moment.
         """

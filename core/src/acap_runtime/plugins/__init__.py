@@ -1,1 +1,1 @@
-"""Which plugins are installed, and larod's table of chips."""
+"""Finds installed plugins, and holds larod's table of chips."""

@@ -1,7 +1,7 @@
-"""Which plugins are installed, what each brings, and which of them drives the chip, camera or store that was asked for.
+"""Finds installed plugins and their contributions, and selects the one that drives a requested chip, camera or store.
 
-A plugin that cannot be imported, or whose hooks are wrong, is set aside with the reason; it never stops the others.
-One that needs another version of the core than this is not even imported.
+A plugin that cannot be imported, or whose hooks are wrong, is set aside with the reason. It never stops the others. A
+plugin that needs another version of the core than this one is not even imported.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class WrongHook(AcapError, TypeError):
-    """A hook of a plugin returned something that its specification does not ask for."""
+    """A hook of a plugin returned something that does not match its specification."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """The things that a plugin brings, hook by hook."""
+    """The objects that a plugin brings, hook by hook."""
 
     backends: tuple[Backend, ...] = ()
     cameras: tuple[Camera, ...] = ()
@@ -41,9 +41,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """An entry point in group ``acap_runtime``. `problem` says why it is not used; then it brings nothing.
+    """An entry point in group ``acap_runtime``. `problem` is the reason why it is not used; such a plugin brings
+    nothing.
 
-    `requires` is what its distribution says that it needs, ours and others'.
+    `requires` lists the requirements of its distribution, both our packages and others.
     """
 
     name: str
@@ -80,7 +81,7 @@ class InstalledChip:
 
 @dataclass(frozen=True, slots=True)
 class InstalledCamera:
-    """A source of video, what the operator calls it, and the plugin that opens it."""
+    """A source of video, the operator's name for it, and the plugin that opens it."""
 
     name: str
     source: str
@@ -108,10 +109,10 @@ def chip_label(chip_id: int | None, name: str) -> str:
 
 
 def load_plugin(address: str) -> Contribution:
-    """Import the plugin at an entry point's address (``module`` or ``module:attribute``) and ask what it brings.
+    """Import the plugin at an entry point's address (``module`` or ``module:attribute``) and collect its contribution.
 
-    Raises whatever the plugin raises, `pluggy.PluginValidationError` for a hook that does not exist, `WrongHook` for
-    a result that is not what its hook asks for.
+    Raises any error that the plugin raises, `pluggy.PluginValidationError` for a hook that does not exist, `WrongHook`
+    for a result that does not match the hook's specification.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -156,8 +157,8 @@ def _check_identity(backend: object) -> None:
 
 
 def discover(blocked: Collection[str] = ()) -> Plugins:
-    """Find and import every installed plugin, except those whose plugin or distribution name is in `blocked`, and
-    those that need another version of the core or of another plugin.
+    """Find and import every installed plugin, except those whose plugin or distribution name is in `blocked`, and those
+    that need another version of the core or of another plugin.
     """
     points, broken = _entry_points()
     found = sorted(map(_described, points), key=lambda plugin: (plugin.name, plugin.distribution))
@@ -165,10 +166,10 @@ def discover(blocked: Collection[str] = ()) -> Plugins:
 
 
 def _entry_points() -> tuple[list[EntryPoint], list[Plugin]]:
-    """Entry points of our group, and a row for every distribution whose list of them cannot be read."""
+    """Return the entry points of our group, and a row for every distribution whose entry points cannot be read."""
     try:
         return list(entry_points(group=hookspecs.PROJECT)), []
-    except Exception:  # noqa: BLE001 - one of all installed packages is damaged; the slow way finds which
+    except Exception:  # noqa: BLE001 - an installed package is damaged; the slow way finds it
         points: list[EntryPoint] = []
         broken = []
         for distribution in distributions():
@@ -183,7 +184,7 @@ def _entry_points() -> tuple[list[EntryPoint], list[Plugin]]:
 def _described(point: EntryPoint) -> Plugin:
     if point.dist is None:
         return Plugin(point.name, "unknown", "unknown", point.value)
-    metadata = point.dist.metadata  # read from its file, and parsed, whenever it is asked for
+    metadata = point.dist.metadata  # read from its file, and parsed, on each access
     requires = tuple(metadata.get_all("Requires-Dist", []))
     return Plugin(point.name, metadata["Name"], metadata["Version"], point.value, requires=requires)
 
@@ -210,25 +211,25 @@ class Plugins:
 
     @cached_property
     def chips(self) -> tuple[InstalledChip, ...]:
-        """Every chip that a working plugin brings, those that two plugins claim included."""
+        """Every chip that a working plugin brings, including chips that two plugins claim."""
         return tuple(InstalledChip(backend, plugin) for plugin in self.rows for backend in plugin.brings.backends)
 
     def rivals(self, chip: InstalledChip) -> tuple[InstalledChip, ...]:
-        """The chips that share a number or a name with `chip`, itself left out."""
+        """Return the other chips that share a number or a name with `chip`."""
         return tuple(other for other in self.chips if other is not chip and chip.words & other.words)
 
     def conflict(self, chip: InstalledChip) -> str | None:
-        """Return the reason why `chip` is refused, if several plugins claim it."""
+        """Return the reason why `chip` is refused if several plugins claim it."""
         rivals = self.rivals(chip)
         if not rivals:
             return None
         return f"{chip} is claimed more than once: by {_claimants([chip, *rivals])}"
 
     def select(self, word: str) -> InstalledChip | None:
-        """The chip that `word` names by number, name or alias; None for larod's number of no chip, 0.
+        """Return the chip that `word` selects by number, name or alias; None for larod's number of no chip, 0.
 
-        Raises `InvalidRequest` for a word that no chip answers to, `NotReady` where no plugin drives the chip or
-        several claim it.
+        Raises `InvalidRequest` for a word that selects no chip, `NotReady` if no plugin drives the chip or several
+        claim it.
         """
         wanted = word.strip().casefold()
         if wanted in NO_CHIP.words:
@@ -244,14 +245,14 @@ class Plugins:
         raise NotReady(self.missing(known))
 
     def missing(self, chip: Chip) -> str:
-        """Return the reason why no plugin drives a chip of larod's table, and what to do."""
+        """Return the reason why no plugin drives a chip of larod's table, and the remedy."""
         for plugin in self.rows:
             if plugin.distribution == chip.distribution and plugin.problem:
                 return f"plugin {plugin.name} of {plugin.distribution} is not used: {plugin.problem}"
         return f"{chip_label(chip.id, chip.name)} has no plugin here: pip install {chip.distribution}"
 
     def camera(self, name: str, source: str) -> InstalledCamera:
-        """The camera that opens `source`. Raises `NotReady` where no plugin does, or several would."""
+        """Return the camera that opens `source`. Raises `NotReady` if no plugin opens it, or if several would."""
         found = [
             InstalledCamera(name, source, camera, plugin)
             for plugin in self.rows
@@ -269,7 +270,7 @@ class Plugins:
         return found[0]
 
     def own_cameras(self) -> tuple[InstalledCamera, ...]:
-        """The device's own cameras, as far as plugins know any. Raises `NotReady` where two have one name."""
+        """Return the device's own cameras, as far as plugins know any. Raises `NotReady` if two have the same name."""
         found = tuple(
             InstalledCamera(camera.name, camera.own_source, camera, plugin)
             for plugin in self.rows
@@ -282,11 +283,11 @@ class Plugins:
         return found
 
     def stores(self) -> tuple[InstalledStore, ...]:
-        """Every parameter store that a working plugin brings."""
+        """Return every parameter store that a working plugin brings."""
         return tuple(InstalledStore(store, plugin) for plugin in self.rows for store in plugin.brings.stores)
 
     def converters(self) -> tuple[InstalledChip, ...]:
-        """The chips that can convert images, larod's own default (11, libyuv) first."""
+        """Return the chips that can convert images, with larod's own default (11, libyuv) first."""
         chips = [chip for chip in self.chips if chip.processes_images and not self.rivals(chip)]
         return tuple(sorted(chips, key=lambda chip: chip.backend.chip_id != LIBYUV))
 
@@ -298,13 +299,13 @@ class Plugins:
 
 
 def _claimants(found: Sequence[InstalledChip | InstalledCamera]) -> str:
-    """Whose they are, and the way out."""
+    """Name the plugins that claim the same thing, and the remedy."""
     plugins = sorted({f"{each.plugin.distribution} (plugin {each.plugin.name})" for each in found})
     return f"{' and '.join(plugins)}; uninstall one, or start with --block and its plugin or distribution name"
 
 
 def chosen_chips(words: Sequence[str], plugins: Plugins) -> tuple[InstalledChip | None, InstalledChip | None]:
-    """What ``-j`` asks for: the chip that runs models, and the chip that converts images for it.
+    """Return the chips that ``-j`` asks for: the chip that runs models, and the chip that converts images for it.
 
     Raises `InvalidRequest` and `NotReady` as `Plugins.select` does.
     """

@@ -12,7 +12,7 @@ from typing import Final
 
 
 def words(number: int | None, name: str, aliases: Iterable[str]) -> frozenset[str]:
-    """What a chip answers to: its number, its name and its aliases, casefolded."""
+    """Return all words that select a chip: its number, its name and its aliases, casefolded."""
     own = [name, *aliases] if number is None else [str(number), name, *aliases]
     return frozenset(word.casefold() for word in own)
 
@@ -32,10 +32,10 @@ class Chip:
 
 
 NO_CHIP: Final = Chip(0, "none", ("LAROD_CHIP_INVALID",), "acap-runtime")
-"""What `-j` takes for a server without inference."""
+"""The value of `-j` for a server without inference."""
 
 LIBYUV: Final = 11
-"""The chip that the original always converts images with."""
+"""The chip with which the original always converts images."""
 
 CHIPS: Final = (
     Chip(1, "debug-device", ("LAROD_CHIP_DEBUG",), "acap-runtime-debug"),

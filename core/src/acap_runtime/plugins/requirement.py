@@ -1,7 +1,8 @@
-"""Whether what a plugin's distribution needs of ours, the core and other plugins, is installed in a version that fits.
+"""Checks that our packages which a plugin's distribution needs, the core and other plugins, are installed in a matching
+version.
 
-pip sees to that where it installs a plugin. It does not where it was told not to (``--no-deps``), nor to the plugins
-that are there already when the core alone is upgraded or downgraded.
+pip ensures this when it installs a plugin. It does not if it runs with ``--no-deps``, nor for plugins that are already
+installed when the core alone is upgraded or downgraded.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ _OURS: Final = re.compile(r"acap[-_.]+runtime(?![a-z0-9])", re.IGNORECASE)
 
 
 def check_requirements(distribution: str, lines: Iterable[str]) -> list[str]:
-    """Say which version is here of everything of ours that a distribution needs: `lines` are its ``Requires-Dist``.
+    """Return the installed version of each of our packages that a distribution needs. `lines` is its ``Requires-Dist``.
 
-    Raises `NotReady` with what is needed, what is here and what to do; nothing else, however odd the metadata are.
+    Raises `NotReady` with the requirement, the installed version and the remedy. Raises nothing else, however odd the
+    metadata are.
     """
-    # Whichever of the two is the old one: pip brings with a plugin what the plugin needs.
+    # Upgrading fixes either case, whichever of the two is old: pip installs a plugin's requirements along with it.
     remedy = f"pip install --upgrade {distribution}"
     said = []
     for line in lines:
@@ -30,7 +32,7 @@ def check_requirements(distribution: str, lines: Iterable[str]) -> list[str]:
         try:
             needed, here, fits = _judged(line)
         except (KeyError, TypeError, ValueError) as error:
-            why = str(error).partition("\n")[0]  # what follows points into the line
+            why = str(error).partition("\n")[0]  # the rest of the message points into the line
             raise NotReady(f"its requirement {line!r} cannot be judged: {why}; {remedy}") from error
         if not fits:
             is_here = "which is not installed" if here is None else f"and {here} is installed"
@@ -41,8 +43,8 @@ def check_requirements(distribution: str, lines: Iterable[str]) -> list[str]:
 
 
 def _judged(line: str) -> tuple[str, str | None, bool]:
-    """What one line asks for, the version of it that is here, and whether that fits. It asks for nothing where it is
-    about another machine, or about an extra.
+    """Return the requirement of one line, the installed version, and True if that version fits. The requirement is
+    empty if the line is about another machine or about an extra.
     """
     from packaging.requirements import Requirement  # noqa: PLC0415 - it takes 10 ms, and workers do without
     from packaging.utils import canonicalize_name  # noqa: PLC0415
@@ -50,11 +52,11 @@ def _judged(line: str) -> tuple[str, str | None, bool]:
     needed = Requirement(line)
     if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
         return "", None, True
-    # Reversed, a range reads as people write it: >=0.1,<0.2.
+    # Reversed, a range reads in the usual order: >=0.1,<0.2.
     text = canonicalize_name(needed.name) + ",".join(sorted(map(str, needed.specifier), reverse=True))
     try:
         here = version(needed.name)
     except PackageNotFoundError:
         return text, None, False
-    # Whoever installed a pre-release wants it used.
+    # A user who installed a pre-release wants it used.
     return text, here, needed.specifier.contains(here, prereleases=True)

@@ -1,4 +1,4 @@
-"""grpc.health.v1.Health: whether the server, a service or a model serves, by the name that a client gives."""
+"""grpc.health.v1.Health: reports the health of the server, a service or a model, by the name that a client gives."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from acap_runtime.errors import NotFound, Unavailable, quoted
 from acap_runtime.models.catalogue import Catalogue
 from acap_runtime.services.rpc import Method, Subscription
 
-_LAST_STATUS_S: Final = 0.1
-
 
 class HealthService:
-    """Answers from how things are, so that no status is older than what it tells of.
+    """Answers from the current state, so that no status is outdated.
 
-    The empty name and the services of `inference` serve where `unready` has no reason why not, `others` always, a model
-    where one of its versions does. The package's own servicer keeps statuses in a table, from which the name
-    of a model that is gone cannot be taken, and lets one client that reads nothing hold up who sets them.
+    The empty name and the services of `inference` are serving if `unready` has no reason why not. `others` are always
+    serving. A model is serving if one of its versions is. The package's own servicer keeps statuses in a table. The
+    name of a model that is gone cannot be removed from that table, and one client that reads nothing can block code
+    that sets a status.
     """
 
     name: Final = "grpc.health.v1.Health"
@@ -40,41 +39,40 @@ class HealthService:
         }
 
     async def check(self, request: Any, _context: Any) -> Any:
-        """Answer a HealthCheckRequest. Raises `NotFound` for a name that is none of a service or a model."""
+        """Answer a HealthCheckRequest. Raises `NotFound` for a name that is neither a service nor a model."""
         status = self._status(request.service)
         if status is None:
             raise NotFound(f"service: expected nothing, a service or a model, got {quoted(request.service)}")
         return HealthCheckResponse(status=status)
 
     async def watch(self, request: Any, _context: Any) -> AsyncIterator[Any]:
-        """Answer a HealthCheckRequest at once, and again whenever the status is another, until the server stops.
+        """Answer a HealthCheckRequest at once, and again whenever the status changes, until the server stops.
 
-        A name that is unknown may become one: its status is SERVICE_UNKNOWN. Raises `Unavailable` at the end, so that
-        who watches does not keep the server from stopping.
+        An unknown name may become known; its status is SERVICE_UNKNOWN. Raises `Unavailable` at the end, so that
+        watching clients do not keep the server from stopping.
         """
         told = None
         while True:
-            news = self._news  # before the status is looked at, so that no change is missed
+            # Both before the status is read, so that no change is missed while a response is on its way.
+            news, stopping = self._news, self._stopping
             status = self._status(request.service)
             status = HealthCheckResponse.SERVICE_UNKNOWN if status is None else status
             if status != told:
                 yield HealthCheckResponse(status=status)
                 told = status
-            if self._stopping:
-                # gRPC drops a message that a client has not read yet when the call ends with an error.
-                await asyncio.sleep(_LAST_STATUS_S)
+            if stopping:
                 raise Unavailable("the server stops")
             await news.wait()
 
     async def follow(self, changed: asyncio.Event) -> None:
-        """Tell those who watch whenever `changed` is set."""
+        """Notify watching clients whenever `changed` is set."""
         while True:
             await changed.wait()
             changed.clear()
             self._tell()
 
     def stop(self) -> None:
-        """From now on nothing serves."""
+        """Report every name as not serving from now on."""
         self._stopping = True
         self._tell()
 
@@ -83,7 +81,7 @@ class HealthService:
         self._news = asyncio.Event()
 
     def _status(self, name: str) -> Any:
-        """The status of a name; None if it is unknown."""
+        """Return the status of a name; None if it is unknown."""
         if not name or name in self._inference:
             serves = not self._unready()
         elif name in self._others:

@@ -1,6 +1,8 @@
-"""inference.GRPCInferenceService: KServe's Open Inference Protocol, version 2, and what Triton's clients use beside it.
+"""inference.GRPCInferenceService: KServe's Open Inference Protocol, version 2, and the extensions that Triton's clients
+use.
 
-The rules are those of github.com/triton-inference-server/server: docs/protocol, and src/grpc for what it leaves open.
+The rules are those of github.com/triton-inference-server/server: docs/protocol, and src/grpc for the points that it
+leaves open.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ from acap_runtime.wire.v2_tensors import V2Reader, add_output, require, value_of
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _STREAMED_AT_ONCE: Final = 16
-"""Requests of one ModelStreamInfer that are answered side by side, and with their inputs have memory."""
+"""The number of requests of one ModelStreamInfer that are answered in parallel and hold memory for their inputs."""
 
 _PARAMETERS: Final = {
     "sequence_id": ("int64_param", "string_param"),
@@ -70,17 +72,17 @@ _PARAMETERS: Final = {
     "stream_id": ("int64_param", "uint64_param"),
     "triton_enable_empty_final_response": ("bool_param",),
 }
-"""A request's parameters that mean something, to Triton or here, and the fields that they may come in."""
+"""The request parameters that have a meaning, to Triton or here, and the fields in which they may come."""
 
 _RESERVED: Final = "triton_"
 _ENDS_BY_ERROR: Final = "triton_grpc_error"
-"""Metadata of a ModelStreamInfer: with "true", the first error ends it with a status."""
+"""Metadata of a ModelStreamInfer. If it is "true", the first error ends the call with a status."""
 
 
 class InferenceV2Service:
-    """Models, by the Open Inference Protocol.
+    """Serves models by the Open Inference Protocol.
 
-    `unready` gives the reason why the server is not ready, if it is not; `control` says that clients may load and
+    `unready` returns the reason why the server is not ready, if it is not. `control` is True if clients may load and
     unload models.
     """
 
@@ -143,26 +145,28 @@ class InferenceV2Service:
         return ServerMetadataResponse(name="acap-runtime", version=self._version_installed, extensions=extensions)
 
     async def model_ready(self, request: Any, _context: Context) -> Any:
-        """Whether a version would be served, without a wait; false too, as in Triton, for what does not exist."""
+        """Answer a ModelReadyRequest: ready if a version would be served without a wait. As in Triton, an unknown model
+        or version is not ready.
+        """
         number = _version(request.version)
         model = self._catalogue.known(request.name)
         served = model.available if model is not None else []
         return ModelReadyResponse(ready=any(number in (None, version.number) for version in served))
 
     async def model_metadata(self, request: Any, _context: Context) -> Any:
-        """Describe a version, once it is loaded. Raises `AcapError`."""
+        """Describe a version once it is loaded. Raises `AcapError`."""
         async with self._catalogue.use(request.name, _version(request.version)) as version:
             model = self._catalogue.known(request.name)
             served = [each.number for each in model.available] if model is not None else []
             return v2_models.metadata(request.name, served or [version.number], version)
 
     async def model_config(self, request: Any, _context: Context) -> Any:
-        """Describe how a version is served, once it is loaded. Raises `AcapError`."""
+        """Describe the configuration of a version once it is loaded. Raises `AcapError`."""
         async with self._catalogue.use(request.name, _version(request.version)) as version:
             return v2_models.config(request.name, version)
 
     async def model_statistics(self, request: Any, _context: Context) -> Any:
-        """Raises `NotFound` for an unknown model or version."""
+        """Return the statistics of versions. Raises `NotFound` for an unknown model or version."""
         number = _version(request.version)
         if not request.name:
             models = [*self._catalogue.models, *self._catalogue.files]
@@ -181,9 +185,10 @@ class InferenceV2Service:
         return response
 
     async def model_stream_infer(self, request: Any, context: Context) -> Any:
-        """Answer one ModelInferRequest of a stream; one that fails does not end it, unless the client asked for that.
+        """Answer one ModelInferRequest of a stream. A request that fails does not end the stream, unless the client
+        asked for that.
 
-        Raises `AcapError` where it did.
+        Raises `AcapError` if the client did.
         """
         response = ModelStreamInferResponse()
         answer = response.infer_response
@@ -205,7 +210,7 @@ class InferenceV2Service:
         check_count("outputs", len(request.outputs))
         regions = self._shared_outputs(request.outputs)
         for name, region in regions.items():
-            _open_output(name, region).close()  # what cannot be written is not worth a run
+            _open_output(name, region).close()  # an output that cannot be written is not worth a run
         result = await self._run(request, parameters, context.time_remaining())
         response.id, response.model_name = request.id, request.model_name
         response.model_version = str(result.version.number)
@@ -248,7 +253,7 @@ class InferenceV2Service:
         return v2_models.index(self._catalogue.models, ready=request.ready)
 
     async def repository_model_load(self, request: Any, _context: Context) -> Any:
-        """Load a model, or what of it is new; wait until it is served. Raises `AcapError`."""
+        """Load a model, or the parts of it that are new on disk, and wait until it is served. Raises `AcapError`."""
         self._check_control(request)
         if request.parameters:
             raise Unimplemented(
@@ -259,10 +264,10 @@ class InferenceV2Service:
         return RepositoryModelLoadResponse()
 
     async def repository_model_unload(self, request: Any, _context: Context) -> Any:
-        """Unload a model when its calls are done. Raises `AcapError`."""
+        """Unload a model when its calls have ended. Raises `AcapError`."""
         self._check_control(request)
         for name, parameter in request.parameters.items():
-            # No model depends on another here.
+            # No model depends on another model here.
             if name != "unload_dependents":
                 raise InvalidRequest(f"parameters: expected unload_dependents, got {quoted(name)}")
             value_of("unload", name, parameter, ("bool_param",))
@@ -270,7 +275,7 @@ class InferenceV2Service:
         return RepositoryModelUnloadResponse()
 
     async def shared_memory_status(self, request: Any, _context: Context) -> Any:
-        """The region of a name, or all; none where none is served. Raises `NotFound`."""
+        """Return the region of a name, or all; none if shared memory is not served. Raises `NotFound`."""
         regions: Mapping[str, Region] = self._reader.regions.regions if self._reader.regions is not None else {}
         if request.name:
             if request.name not in regions:
@@ -283,13 +288,17 @@ class InferenceV2Service:
         return response
 
     async def shared_memory_register(self, request: Any, _context: Context) -> Any:
-        """Raises `NotReady` where shared memory is not served, and as `ClientRegions.register` does."""
+        """Register a region. Raises `NotReady` if shared memory is not served, and the errors of
+        `ClientRegions.register`.
+        """
         region = Region(request.key, request.offset, request.byte_size)
         require(self._reader.regions).register(request.name, region)
         return SystemSharedMemoryRegisterResponse()
 
     async def shared_memory_unregister(self, request: Any, _context: Context) -> Any:
-        """Forget a region, or all; none is no error, as in Triton, whose clients begin with this."""
+        """Remove a region, or all. If there is none, this is not an error, as in Triton, whose clients begin with this
+        call.
+        """
         if self._reader.regions is not None:
             self._reader.regions.unregister(request.name)
         return SystemSharedMemoryUnregisterResponse()
@@ -300,11 +309,11 @@ class InferenceV2Service:
         return CudaSharedMemoryStatusResponse()
 
     async def cuda_unregister(self, _request: Any, _context: Context) -> Any:
-        """There is nothing to forget, which is no error, as in Triton without a GPU."""
+        """Do nothing: there are no regions to remove. As in Triton without a GPU, this is not an error."""
         return CudaSharedMemoryUnregisterResponse()
 
     def _shared_outputs(self, wanted: Iterable[Any]) -> dict[str, Region]:
-        """Where clients want outputs, by their names. Raises `AcapError`."""
+        """Return the regions in which clients want outputs, by the outputs' names. Raises `AcapError`."""
         regions = {}
         for output in wanted:
             if not output.parameters:
@@ -334,7 +343,7 @@ def _check_repository(name: str) -> None:
 
 
 def _version(text: str) -> int | None:
-    """The number of a version; None for the server's choice. Raises `InvalidRequest`."""
+    """Return the number of a version; None for the server's choice. Raises `InvalidRequest`."""
     if not text:
         return None
     if not re.fullmatch(r"\d{1,19}", text, re.ASCII) or int(text) > HIGHEST_VERSION:
@@ -343,9 +352,10 @@ def _version(text: str) -> int | None:
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A request's parameters that mean something. Raises `InvalidRequest` for a value that is none.
+    """Return the request parameters that have a meaning. Raises `InvalidRequest` for a value that is invalid.
 
-    Others are for models, none of which takes any; but Triton keeps a prefix to itself.
+    Other parameters are meant for models. No model here takes any, so they are ignored, except those with the prefix
+    that Triton reserves.
     """
     values: dict[str, Any] = {}
     if not given:

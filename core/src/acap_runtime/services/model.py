@@ -1,4 +1,4 @@
-"""tensorflow.serving.ModelService: tells the states of versions, and replaces the set of models."""
+"""tensorflow.serving.ModelService: reports the states of versions, and replaces the set of models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MOST_RELOADS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class ReloadRights:
-    """The rights of clients to replace the set of models: none unless `allowed`.
+    """The rights of clients to replace the set of models. They have none unless `allowed`.
 
     A model must be one of `places` or lie in one of them. None stands for every place that the server can read.
     """
@@ -51,10 +51,11 @@ class ReloadRights:
 
 
 class ModelService:
-    """Tells the states of versions, and reloads the configuration.
+    """Reports the states of versions, and reloads the configuration.
 
-    `given` are the models that the server was started with: a model that was left out and comes back has its chip and
-    its other options again. Nothing is reloaded before `started` is set, since a start fails with any of its models.
+    `given` are the models that the server was started with. A model that was left out and comes back gets its chip and
+    its other options again. Nothing is reloaded before `started` is set, since the failure of any model fails the
+    start.
     """
 
     name: Final = "tensorflow.serving.ModelService"
@@ -67,7 +68,8 @@ class ModelService:
         self._first_given = tuple(given)
         self._started = started
         self._one_at_a_time = asyncio.Lock()
-        # Half a reload would keep the versions that it replaces. A client that gave up has the log and GetModelStatus.
+        # Shielded: half a reload would keep the versions that it replaces. A client that gave up can see the result in
+        # the log and by GetModelStatus.
         self._reloading = ShieldedTasks()
         self.methods = {
             "GetModelStatus": Method(GetModelStatusRequest, self.get_model_status),
@@ -75,10 +77,10 @@ class ModelService:
         }
 
     async def get_model_status(self, request: Any, _context: Any) -> Any:
-        """Answer a GetModelStatusRequest with the state of each version, the highest first, or of the one asked for.
+        """Answer a GetModelStatusRequest with the state of each version, the highest first, or of the requested one.
 
-        Ended versions are listed too. A version that is served has an error if its newer content could not replace it.
-        Raises `NotFound` if there is no such model, version or label.
+        Ended versions are listed too. A served version has an error if its newer content could not replace it. Raises
+        `NotFound` if there is no such model, version or label.
         """
         spec = request.model_spec
         if not spec.name:
@@ -92,8 +94,8 @@ class ModelService:
     async def handle_reload_config_request(self, request: Any, _context: Any) -> Any:
         """Serve the models of a ReloadConfigRequest instead of the operator's, and answer when they are loaded.
 
-        Raises `Forbidden` if clients may not do this, and `InvalidRequest` or `NotReady` if it cannot be done; then
-        nothing has changed. Raises `Incomplete` if some of the loads failed, which leaves those versions out.
+        Raises `Forbidden` if clients may not do this, and `InvalidRequest` or `NotReady` if it cannot be done; in these
+        cases, nothing has changed. Raises `Incomplete` if some of the loads failed. Those versions are left out.
         """
         if not self._rights.allowed:
             raise Forbidden("over TCP clients may not change the models, unless the server has --model-control")
@@ -116,7 +118,8 @@ class ModelService:
         response = ReloadConfigResponse()
         _write_status(response.status, None)
         for name in dict.fromkeys(request.metric_names):
-            # Of TensorFlow Serving's counters there is none here; it answers the same of those that it does not know.
+            # This server has none of TensorFlow Serving's counters. TensorFlow Serving gives this answer for unknown
+            # ones.
             response.metric.add(name=name, int64_value_increase=0)
         return response
 
@@ -131,7 +134,7 @@ class ModelService:
             await self._catalogue.configure(sources, required=False)
             for model in map(self._catalogue.model, names):
                 if model.unloaded:
-                    with contextlib.suppress(AcapError):  # its state tells, below
+                    with contextlib.suppress(AcapError):  # its state shows that, below
                         await self._catalogue.load(model.name)
             failures = [each for name in names for each in _failures(self._catalogue.model(name))]
         if failures:
@@ -142,7 +145,7 @@ class ModelService:
             return
         places = [place.resolve() for place in self._rights.places]
         for source in sources:
-            # Resolved, so that no link and no .. leads out.
+            # Resolved, so that no link and no .. leads outside.
             path = source.path.resolve()
             if not any(path.is_relative_to(place) for place in places):
                 raise Forbidden(
@@ -151,7 +154,7 @@ class ModelService:
                 )
 
     def _check_labels(self, source: ModelSource) -> None:
-        """Raise `NotReady` for a label that clients use and that would move to a version that cannot serve them."""
+        """Raise `NotReady` for a label in use that would move to a version that cannot serve its clients."""
         model = self._catalogue.known(source.name)
         if model is None:
             return
@@ -179,14 +182,14 @@ def _asked_for(model: ServedModel, spec: Any) -> list[Version]:
 
 
 def _error_of(version: Version) -> AcapError | None:
-    """Return the error of a version. An unload is no error."""
+    """Return the error of a version. An unload is not an error."""
     if version.retired:
         return version.failure.error if version.failure else None
     return version.error
 
 
 def _write_status(status: Any, error: AcapError | None) -> None:
-    """Fill a StatusProto, whose codes are gRPC's."""
+    """Fill a StatusProto. Its codes are gRPC's."""
     status.SetInParent()
     if error is not None:
         status.error_code = status_of(error).value[0]
@@ -202,12 +205,12 @@ def _failures(model: ServedModel) -> Iterator[str]:
 
 
 def _read_config(config: Any, known: ModelSource | None) -> ModelSource:
-    """Read a ModelConfig. Settings that it cannot have stay as they were, if the model was known.
+    """Read a ModelConfig. Settings that it cannot express stay as they were, if the model was known.
 
-    Its platform is ignored, as the file decides on the chip. Raises `InvalidRequest` or `Unimplemented`.
+    Its platform is ignored, since the file determines the chip. Raises `InvalidRequest` or `Unimplemented`.
     """
     name, path = config.name, config.base_path
-    # A name like a path would take the place of the file that other clients mean by it.
+    # A name in the form of a path would take the place of the file that other clients mean by it.
     if not name or not name.isprintable() or (name.startswith("/") and name != path):
         raise InvalidRequest(f"name: expected a model's name of printable characters, not a path, got {quoted(name)}")
     if not path.startswith("/") or "\0" in path:

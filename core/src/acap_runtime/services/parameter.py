@@ -1,4 +1,4 @@
-"""keyvaluestore.KeyValueStore: the device's parameters, as the original's clients ask for them."""
+"""keyvaluestore.KeyValueStore: the device's parameters, for the original's clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_KEY: Final = 255
 
 
 class ParameterService:
-    """Reads parameters for clients out of `store`; None for a server that has none."""
+    """Reads parameters for clients from `store`, which is None if the server has no store."""
 
     name: Final = "keyvaluestore.KeyValueStore"
 
@@ -27,9 +27,9 @@ class ParameterService:
         self.methods = {"GetValues": Method(ParameterRequest, self.get_values, streams=True)}
 
     async def get_values(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ARG002 - as each method
-        """Answer a Request for one key with a Response; the value of a key that does not exist is empty.
+        """Answer a Request for one key with a Response. The value of a key that does not exist is empty.
 
-        Raises `InvalidRequest` for what is no key, `NotReady` without a store, and what the store raises.
+        Raises `InvalidRequest` for an invalid key, `NotReady` without a store, and the errors of the store.
         """
         key = request.key
         if len(key) > _LONGEST_KEY or not re.fullmatch(r"[a-zA-Z0-9._-]+", key):

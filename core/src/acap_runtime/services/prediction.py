@@ -1,4 +1,4 @@
-"""tensorflow.serving.PredictionService, as the original's and TensorFlow Serving's clients call it."""
+"""tensorflow.serving.PredictionService, for the clients of the original and of TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from acap_runtime.wire.tensors import Tensor, TensorReader, has_data, write_spec
 SIGNATURE: Final = "serving_default"
 _PREDICT_METHOD: Final = "tensorflow/serving/predict"
 _SIGNATURES: Final = "signature_def"
-"""The one metadata_field that TensorFlow Serving has."""
+"""The only metadata_field that TensorFlow Serving has."""
 _NO_EXAMPLES: Final = (
     "Classify, Regress and MultiInference take tensorflow.Example, which no model here does; call Predict with the "
     "model's input tensors (GetModelMetadata names them)"
@@ -33,7 +33,7 @@ _NO_EXAMPLES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _GivenProto:
-    """A TensorProto, as `Inference` takes it."""
+    """A TensorProto, in the form that `Inference` takes."""
 
     proto: Any
     reader: TensorReader
@@ -47,7 +47,7 @@ class _GivenProto:
 
 
 class PredictionService:
-    """Predict, what models take and give, and what TensorFlow Serving has beside those."""
+    """Answers Predict, describes models' inputs and outputs, and refuses TensorFlow Serving's other methods."""
 
     name: Final = "tensorflow.serving.PredictionService"
 
@@ -89,8 +89,8 @@ class PredictionService:
     async def get_model_metadata(self, request: Any, _context: Any) -> Any:
         """Answer a GetModelMetadataRequest with the one signature that each model has, packed in an Any.
 
-        A model that loads is waited for, as by Predict. Raises `InvalidRequest` for a request without a metadata_field
-        or with another than ``signature_def``, and what `Catalogue.use` raises.
+        The call waits for a model that is loading, as Predict does. Raises `InvalidRequest` for a request without a
+        metadata_field or with one other than ``signature_def``, and the errors of `Catalogue.use`.
         """
         if not request.metadata_field:
             raise InvalidRequest(f"metadata_field: expected {_SIGNATURES!r}, got nothing")
@@ -113,5 +113,5 @@ class PredictionService:
 
 
 def _version(spec: Any) -> int | None:
-    """The number of the version that a ModelSpec asks for, if it does."""
+    """Return the number of the version that a ModelSpec asks for, if any."""
     return int(spec.version.value) if spec.HasField("version") else None

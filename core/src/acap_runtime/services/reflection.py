@@ -1,4 +1,4 @@
-"""grpc.reflection: what services there are, and the messages that they take, for clients without stubs."""
+"""grpc.reflection: lists services and the messages that they take, for clients without stubs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from acap_runtime.proto import POOL
 from acap_runtime.services.rpc import Method
 
 REFLECTIONS: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
-"""The protocol's versions, which differ in the name of their package alone. grpcio-reflection has the first, newer
-clients ask for the second before it."""
+"""The protocol's versions, which differ only in the name of their package. grpcio-reflection has the first. Newer
+clients ask for the second first.
+"""
 
 
 class ReflectionService:
-    """One version of the protocol, by its name; `services` are the full names of all services."""
+    """One version of the protocol, by its name. `services` has the full names of all services."""
 
     def __init__(self, name: str, services: Collection[str]) -> None:
         self.name = name
@@ -31,12 +32,12 @@ class ReflectionService:
         self.methods = {"ServerReflectionInfo": Method(ServerReflectionRequest, self.answer, streams=True)}
 
     async def answer(self, request: Any, context: Any) -> Any:
-        """Answer a ServerReflectionRequest; what is not found is in the response's error_response, as specified."""
+        """Answer a ServerReflectionRequest. A symbol that is not found gives an error_response, as specified."""
         return await anext(self._servicer.ServerReflectionInfo(_one(request), context))
 
     @cached_property
     def _servicer(self) -> Any:
-        # Made when the first client asks: most servers are never asked.
+        # Made when the first client asks, since most servers are never asked.
         from grpc_reflection.v1alpha import reflection  # noqa: PLC0415
 
         aio: Any = reflection.aio  # type: ignore[attr-defined]  # which the stubs do not know
@@ -48,9 +49,9 @@ async def _one(request: Any) -> AsyncIterator[Any]:
 
 
 class _Files:
-    """The files of services, with those that they import, as grpcio-reflection looks into a pool.
+    """The files of services and their imports, with the interface of a pool that grpcio-reflection expects.
 
-    Ours are in a pool of our own, those of health and reflection in protobuf's default one.
+    Our files are in a pool of our own. Those of health and reflection are in protobuf's default pool.
     """
 
     def __init__(self, services: Collection[str]) -> None:
@@ -71,7 +72,7 @@ class _Files:
         return getattr(self._pool, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - protobuf's name
-        """As `DescriptorPool` has it, and for the full name of a method too. Raises KeyError."""
+        """Find a file as `DescriptorPool` does, also by the full name of a method. Raises KeyError."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -80,6 +81,6 @@ class _Files:
 
 
 def _v1_of(file: Any) -> FileDescriptorProto:
-    """The protocol's v1, made of its v1alpha by the other name."""
+    """Make the protocol's v1 file from its v1alpha by changing the package name."""
     text = MessageToString(FileDescriptorProto.FromString(file.serialized_pb))
     return Parse(text.replace("v1alpha", "v1"), FileDescriptorProto())

@@ -1,4 +1,4 @@
-"""Connects services to gRPC: it parses requests, calls methods, and turns errors into statuses. Nothing else does."""
+"""Connects services to gRPC: parses requests, calls methods, and turns errors into statuses. No other module does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from acap_runtime.contract.unexpected import log_unexpected, unexpected
+from acap_runtime.contract.unexpected import log_unexpected
 from acap_runtime.errors import (
     AcapError,
     AlreadyExists,
@@ -33,7 +33,9 @@ from acap_runtime.errors import (
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_STATUS: Final = 2000
-"""Bytes of a status message. Peers refuse trailers beyond 8 KiB, and each byte that is not ASCII travels as three."""
+"""The largest status message in bytes. Peers refuse trailers beyond 8 KiB, and a byte that is not ASCII is sent as
+three.
+"""
 
 STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -46,7 +48,7 @@ STATUS: Final[dict[type[AcapError], grpc.StatusCode]] = {
     Forbidden: grpc.StatusCode.PERMISSION_DENIED,
     TooLate: grpc.StatusCode.DEADLINE_EXCEEDED,
     Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
-    Incomplete: grpc.StatusCode.UNKNOWN,  # as TensorFlow Serving answers where of several models some fail
+    Incomplete: grpc.StatusCode.UNKNOWN,  # TensorFlow Serving's answer if some of several models fail
 }
 
 
@@ -57,7 +59,7 @@ def status_of(error: BaseException) -> grpc.StatusCode:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method that gives one response to each request. `request` is the requests' class; None passes their bytes on.
+    """A method that gives one response to each request. `request` is the requests' class; None passes raw bytes.
 
     `answer` takes a request and the call's context, and returns a response or raises `AcapError`. A method that
     `streams` takes any number of requests in one call and responds in their order. It works on up to `at_once` of them
@@ -194,7 +196,8 @@ async def _abort(error: Exception, context: grpc.aio.ServicerContext[Any, Any]) 
         _LOG.log(logging.ERROR if status is grpc.StatusCode.INTERNAL else logging.DEBUG, "%s: %s", status.name, error)
         await context.abort(status, _status_message(str(error)))
     log_unexpected(_LOG, "a call failed in the server", error)
-    await context.abort(grpc.StatusCode.INTERNAL, _status_message(unexpected(error)))
+    # A stranger need not learn what the exception says, which may name files.
+    await context.abort(grpc.StatusCode.INTERNAL, "unexpected error in the server; its log says more")
 
 
 def _parse(request_type: Any, content: bytes) -> Any:

@@ -23,7 +23,7 @@ from acap_runtime.video.streams import Stream, Streams
 
 
 class RuntimeService:
-    """Reports the state of everything. Status calls never wait for a chip, a camera or a file."""
+    """Reports the state of all parts of the server. Status calls never wait for a chip, a camera or a file."""
 
     name: Final = "acapruntime.v1.RuntimeService"
 
@@ -66,7 +66,7 @@ class RuntimeService:
         """Answer a GetModelRequest once the model is loaded. Raises `AcapError`."""
         async with self._catalogue.use(request.name) as version:
             known = (*self._catalogue.models, *self._catalogue.files)
-            # It may have gone while it was loaded.
+            # The model may have been removed while it was loaded.
             model = next((each for each in known if version in each.versions.values()), ServedModel(version.source))
             return ModelStatus(**_version(model, version))
 

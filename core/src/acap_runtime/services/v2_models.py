@@ -1,7 +1,7 @@
-"""What the Open Inference Protocol, version 2, says of models: metadata, configuration, statistics, states.
+"""Describes models by the Open Inference Protocol, version 2: metadata, configuration, statistics, states.
 
 Triton's docs/protocol (extension_model_configuration.md, extension_statistics.md, extension_model_repository.md) and
-model_config.proto say what the fields mean.
+model_config.proto define the fields.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _CONFIG_TYPES: Final = POOL.FindEnumTypeByName("inference.DataType").values_by_n
 _IMAGE_FORMATS: Final = {"rgb-interleaved": 1, "rgb-planar": 2}
 """FORMAT_NHWC, FORMAT_NCHW."""
 _KIND_MODEL: Final = 3
-"""Of an instance group: which device it runs on is the backend's to know."""
+"""The kind of an instance group. The backend determines the device on which it runs."""
 _STATES: Final = {State.LOADING: "LOADING", State.AVAILABLE: "READY", State.UNLOADING: "UNLOADING"}
 _NS_PER_S: Final = 1e9
 US_PER_S: Final = 1e6
 
 
 def metadata(name: str, versions: Sequence[int], version: Version) -> Any:
-    """The ModelMetadataResponse for a model, of which these versions are served. Its platform is the chip."""
+    """Return the ModelMetadataResponse for a model that serves `versions`. Its platform is the chip."""
     response = ModelMetadataResponse(name=name, versions=map(str, versions), platform=version.worker.chip.backend.name)
     for specs, tensors in ((version.model.inputs, response.inputs), (version.model.outputs, response.outputs)):
         for spec in specs:
@@ -43,7 +43,7 @@ def metadata(name: str, versions: Sequence[int], version: Version) -> Any:
 
 
 def config(name: str, version: Version) -> Any:
-    """The ModelConfigResponse for a version. Of a model that batches, dims leave out the first dimension."""
+    """Return the ModelConfigResponse for a version. For a model that batches, dims omit the first dimension."""
     model, source = version.model, version.source
     response = ModelConfigResponse()
     described = response.config
@@ -72,10 +72,10 @@ def config(name: str, version: Version) -> Any:
 
 
 def statistics(named: Sequence[tuple[str, Version]]) -> Any:
-    """The ModelStatisticsResponse for versions, each by its model's name.
+    """Return the ModelStatisticsResponse for versions, each by its model's name.
 
-    What the chip's worker takes to convert an image is Triton's compute_input; what it takes to copy outputs is not
-    measured by itself, so that compute_output is 0.
+    Triton's compute_input is the time that the chip's worker takes to convert an image. The time to copy outputs is not
+    measured separately, so compute_output is 0.
     """
     response = ModelStatisticsResponse()
     for name, version in named:
@@ -98,7 +98,7 @@ def statistics(named: Sequence[tuple[str, Version]]) -> Any:
 
 
 def index(models: Sequence[ServedModel], *, ready: bool) -> Any:
-    """The RepositoryIndexResponse: an entry for each version, or only for those that are `ready`."""
+    """Return the RepositoryIndexResponse: an entry for each version, or only for those that are `ready`."""
     response = RepositoryIndexResponse()
     for model in models:
         for version, state, reason in _states(model):
@@ -108,7 +108,7 @@ def index(models: Sequence[ServedModel], *, ready: bool) -> Any:
 
 
 def _states(model: ServedModel) -> Iterator[tuple[str, str, str]]:
-    """Number, state and reason of each version; of a model without any, why it has none."""
+    """Yield number, state and reason of each version; for a model without versions, the reason why it has none."""
     if not model.versions:
         yield "", "UNAVAILABLE", str(model.problem or "no version was looked for yet")
     for number, version in sorted(model.versions.items()):

@@ -26,12 +26,12 @@ from acap_runtime.wire import vdo
 _LOG = logging.getLogger(__name__)
 _DEFAULT_FRAMERATE: Final = 30
 _CLIENTS_LIMIT: Final = 4 << 20
-"""Bytes that a gRPC client takes in a message unless it was told to take more."""
+"""The largest message in bytes that a gRPC client takes by default."""
 _FORMATS: Final = {number: name for name, number in vdo.FORMATS.items()}
 
 
 class VideoCaptureService:
-    """Streams of cameras, for clients; no raw picture may have more than `limit` bytes."""
+    """Serves streams of cameras to clients. No raw picture may have more than `limit` bytes."""
 
     name: Final = "videocapture.v1.VideoCapture"
 
@@ -82,7 +82,7 @@ class VideoCaptureService:
         return DeleteStreamResponse()
 
     async def get_frame(self, request: Any, _context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """Answer a GetFrameRequest with the newest frame, or with the one that is referred to. Raises `AcapError`."""
+        """Answer a GetFrameRequest with the newest frame, or with the frame of its reference. Raises `AcapError`."""
         with self._streams.use(request.stream_id) as stream:
             reference = request.frame_reference
             frame = stream.kept_frame(reference) if reference else await stream.next_frame()
@@ -102,7 +102,9 @@ class VideoCaptureService:
 
 
 def _timestamps(frame: CapturedFrame, kind: int) -> tuple[int, int]:
-    """A frame's timestamp, and what a DIFF adds: how long before the client's time it was taken; microseconds."""
+    """Return a frame's timestamp and the value that a DIFF adds: the time from capture to the client's time. Both are
+    in microseconds.
+    """
     if kind == vdo.UTC:
         return frame.utc_us, 0
     base = frame.server_ns if kind & vdo.MONO_SERVER else frame.captured_ns

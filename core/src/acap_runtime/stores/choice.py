@@ -22,7 +22,7 @@ def make_store(settings: Settings, plugins: Plugins, environment: Mapping[str, s
     """Make the store that the settings name: a camera's for a URL, a plugin's for its name, otherwise a file's.
 
     If they name none, make the device's own store if exactly one plugin brings it; otherwise return None. The caller
-    closes the store. Raises `NotReady` if there is no store of that name.
+    must close the store. Raises `NotReady` if there is no store of that name.
     """
     if settings.parameters is None:
         return _own_store(settings, plugins)

@@ -1,6 +1,6 @@
-"""User name and password for a camera: out of a file that only its owner reads, or out of the environment.
+"""Reads the user name and password for a camera, from a file that only its owner can read or from the environment.
 
-Never on the command line, which every process of the machine can read.
+They are never on the command line, which every process of the machine can read.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ _OTHERS: Final = 0o077
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who asks a camera. Shows neither."""
+    """A user name and password for a camera. `repr` shows neither."""
 
     user: str = field(repr=False)
     password: str = field(repr=False)
 
 
 def read_credentials(path: Path | None, environment: Mapping[str, str] = os.environ) -> Credentials | None:
-    """Those in the file at `path` (``user:password`` in one line) or else in the environment; None where neither is.
+    """Read the credentials in the file at `path` (``user:password`` in one line) or else in the environment; None if
+    neither has any.
 
-    Raises `NotReady` for a file that cannot be read, that others can read or that holds anything else, and for half
-    of them in the environment.
+    Raises `NotReady` for a file that cannot be read, that others can read or that contains anything else, and if only
+    one of the two is in the environment.
     """
     if path is not None:
         return _read_file(path)

@@ -1,4 +1,4 @@
-"""Parameters out of a file, for a device that has none of its own, or a saved answer of a camera."""
+"""Reads parameters from a file, for a device that has none of its own, or from a saved answer of a camera."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from acap_runtime.stores.regular_file import open_regular
 
 _PATIENCE_S: Final = 5.0
 _SETTLED_NS: Final = 2 * 10**9
-"""A file that changed so recently may change again within one tick of its file system's clock: stat cannot tell."""
+"""A file that changed this recently may change again within one tick of its file system's clock, which stat cannot
+detect.
+"""
 
 _Identity: TypeAlias = tuple[int, int, int, int]
 
 
 class FileStore(Store):
-    """A file in the format of ``param.cgi?action=list`` (see `listing`), read again whenever it has changed.
+    """A file in the format of ``param.cgi?action=list`` (see `listing`). It is read again whenever it has changed.
 
-    Who changes it had better write another and rename it, so that nobody reads half of it.
+    To change the file, write a new file and rename it into place; otherwise a reader may see a partial file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
-        # One thread: where the disk hangs, calls queue up for it and give up, rather than take ever more threads.
+        # One thread: if the disk hangs, calls queue for this thread and time out, rather than occupy ever more threads.
         self._reader = ThreadPoolExecutor(1, "parameters")
         self._known: tuple[_Identity | None, Mapping[str, str]] = (None, {})
 

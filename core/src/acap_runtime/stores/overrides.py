@@ -1,4 +1,4 @@
-"""Reads the parameters of a device that override the settings with ``-o``.
+"""Reads the device's parameters that override the settings with ``-o``.
 
 They are the original's, in the group ``root.Acapruntime``.
 """
@@ -21,7 +21,7 @@ from acap_runtime.stores import Store
 _LOG = logging.getLogger(__name__)
 _GROUP: Final = "root.Acapruntime"
 _PACKAGE: Final = Path("/usr/local/packages/acapruntime")
-"""The folder of the original, installed on a camera, with its certificate."""
+"""The folder of the original, installed on a camera, including its certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,10 @@ class Override:
 
 
 async def read_overrides(settings: Settings, store: Store | None) -> list[Override]:
-    """Read the overrides of `settings` from the device's parameters; none without ``-o``.
+    """Read the overrides of `settings` from the device's parameters. There are none without ``-o``.
 
-    A parameter that is absent overrides nothing; one that does not parse is logged and overrides nothing. Raises the
-    error of the store, since a server that is to follow the device must not start without its parameters.
+    A parameter that is absent overrides nothing. One that does not parse is logged and overrides nothing. Raises the
+    error of the store, since a server that must follow the device must not start without its parameters.
     """
     if not settings.parameters_override:
         return []
@@ -75,7 +75,7 @@ def applied(settings: Settings, overrides: list[Override]) -> Settings:
 
 
 async def overridden(settings: Settings, store: Store | None) -> Settings:
-    """Return the settings with the device's overrides in place, which are logged. Raises as `read_overrides` does."""
+    """Return the settings with the device's overrides in place, and log these. Raises as `read_overrides` does."""
     overrides = await read_overrides(settings, store)
     for override in overrides:
         values = ", ".join(f"{name} {value}" for name, value in override.values.items())
@@ -109,7 +109,7 @@ def _tls(text: str, _: Settings) -> dict[str, Any]:
 
 
 def _chip(text: str, settings: Settings) -> dict[str, Any]:
-    # The parameter is the chip for inference. The second -j, the chip that converts images, stays.
+    # The parameter is the chip for inference. The second -j, the chip that converts images, stays unchanged.
     return {"chips": (str(_parse_integer(text, "a chip's number", 10**9)), *settings.chips[1:])}
 
 

@@ -1,4 +1,4 @@
-"""Opening a file that an operator named, which may be anything."""
+"""Opens a file that an operator named, which may be of any kind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file to read it. Raises `OSError`, at once, for anything else: a FIFO would keep us waiting."""
-    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - who asked closes it
+    """Open a regular file for reading. Raises `OSError` at once for anything else. Opening a FIFO would block."""
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
     mode = os.fstat(file.fileno()).st_mode
     if not stat.S_ISREG(mode):
         file.close()

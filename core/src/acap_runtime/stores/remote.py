@@ -1,4 +1,4 @@
-"""A plugin's parameter store in a process of its own, which answers one question at a time."""
+"""Runs a plugin's parameter store in a process of its own, which answers one question at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class RemoteStore(Store):
-    """A plugin's store, whose process starts with the first call.
+    """A plugin's store. Its process starts with the first call.
 
     A call waits up to `patience_s` seconds for its turn, and as long again for its answer. A process that does not
     answer in time is killed. The next call after its end starts it again, with the back-off of `restarts`.
@@ -80,7 +80,7 @@ class RemoteStore(Store):
     async def _running(self) -> _Conversation:
         """Return the conversation with the process, which is started if there is none.
 
-        All callers share one start, and it goes on if any of them gives up.
+        All callers share one start. It continues if any of them gives up.
         """
         if self._closed:
             raise Unavailable(f"{self}: the server stops")
@@ -136,7 +136,7 @@ class RemoteStore(Store):
 
 
 class _Resting(Unavailable):
-    """The process of the store ended too often of late. The attempt that raises this does not count as an end."""
+    """The store's process ended too often recently. The attempt that raises this does not count as an end."""
 
 
 class _Conversation:
@@ -148,7 +148,7 @@ class _Conversation:
         self._channel = channel
         self._number = 0
         self._answer: asyncio.Future[Message] | None = None
-        self._silent_since: float | None = None  # set while an answer is due, perhaps to a caller that has given up
+        self._silent_since: float | None = None  # set while an answer is due, possibly to a caller that has given up
         self._ending = False
         asyncio.get_running_loop().add_reader(channel.fileno(), self._receive)
         self._watching = asyncio.create_task(self._watch())
@@ -171,7 +171,7 @@ class _Conversation:
                 except BlockingIOError:
                     raise Busy(f"{self._label} has too many questions already; try again later") from None
                 except OSError as error:
-                    _LOG.debug("the worker of %s is ending: %s", self._label, error)  # _watch says how it ended
+                    _LOG.debug("the worker of %s is ending: %s", self._label, error)  # _watch reports the kind of end
                 return await answer
         except TimeoutError:
             reason = f"was killed: it did not answer within {patience_s:g} s"
@@ -186,7 +186,7 @@ class _Conversation:
         self._drop_channel()
         await self.process.end()
         await asyncio.wait((self._watching,), timeout=LONGEST_DEATH_S)
-        self._watching.cancel()  # a process that cannot be killed is still watched
+        self._watching.cancel()  # a process that cannot be killed is still being watched
 
     async def _watch(self) -> None:
         await self.process.wait()
@@ -202,7 +202,7 @@ class _Conversation:
         except BlockingIOError:
             return
         if received is None:
-            # The process is dying, as a rule. Without a channel it cannot answer anyway.
+            # Usually the process is dying. Without a channel it cannot answer in any case.
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._channel.fileno())
             loop.call_later(LONGEST_DEATH_S, self.process.kill, "was killed: it closed its channel and did not end")

@@ -1,4 +1,4 @@
-"""Parameters of an Axis camera over HTTP: VAPIX ``param.cgi``. Needs the extra ``vapix``, which brings httpx."""
+"""Reads parameters of an Axis camera over HTTP: VAPIX ``param.cgi``. Needs the extra ``vapix``, which brings httpx."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from acap_runtime.stores.listing import LARGEST, bare, is_listing, parse_listing
 _LOG = logging.getLogger(__name__)
 _CONNECT_S: Final = 3.0
 _CONNECTIONS: Final = 4
-"""A camera is a small machine: further calls wait for one of these."""
+"""The most connections at once. A camera is a small machine, so further calls wait for a free one."""
 _ANY_KEY: Final = "root.Brand.Brand"
 
 
 class VapixStore(Store):
-    """A camera at `url` (``https://HOST``), asked with HTTP digest authentication, each time anew.
+    """The camera at `url` (``https://HOST``). Each request uses HTTP digest authentication and reads the value anew.
 
-    `authorities` is a PEM file with whom to trust instead of the system's authorities, such as the certificate that a
-    camera signed itself. A whole answer may take `patience_s` seconds. Redirects are not followed, proxies not used.
+    `authorities` is a PEM file of the certificates to trust instead of the system's authorities, for example a camera's
+    self-signed certificate. A whole answer may take `patience_s` seconds. Redirects are not followed. Proxies are not
+    used.
 
-    Raises `InvalidRequest` for a URL that is none, `NotReady` for a file of authorities that cannot be used.
+    Raises `InvalidRequest` for an invalid URL, `NotReady` for a file of authorities that cannot be used.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class VapixStore(Store):
         self._patience_s = patience_s
         self._auth = self._fresh_auth()
         self._client = httpx.AsyncClient(
-            # The body as it is: one that has to be unpacked has no bound that could be kept.
+            # Uncompressed: the size of a body that has to be unpacked cannot be bounded.
             headers={"Accept-Encoding": "identity"},
             verify=_trust(authorities),
             timeout=httpx.Timeout(patience_s, connect=min(_CONNECT_S, patience_s)),
-            # No connection is kept: a camera hangs up on one that is idle, perhaps just when the next call uses it.
+            # No connection is kept alive. A camera closes an idle one, possibly just when the next call uses it.
             limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=0),
             trust_env=False,
         )
@@ -68,7 +69,7 @@ class VapixStore(Store):
         return f"camera {self._url.scheme}://{self._url.netloc.decode()}"
 
     async def probe(self) -> None:
-        # A camera that is down for the moment comes back without us; wrong credentials do not.
+        # A camera that is down at the moment recovers without our help. Wrong credentials do not.
         try:
             await self.get(_ANY_KEY)
         except Unavailable as error:
@@ -87,14 +88,14 @@ class VapixStore(Store):
             raise Unavailable(
                 f"{self} does not answer as a camera: expected lines KEY=VALUE, got {_beginning(content)}"
             )
-        # What does not exist is answered with 200 and a remark; for a group there are the keys within it.
+        # A parameter that does not exist gives 200 and a remark. A group gives the keys within it.
         return parse_listing(content).get(bare(key))
 
     async def close(self) -> None:
         await self._client.aclose()
 
     async def _ask(self, key: str) -> tuple[httpx.Response, bytes]:
-        # Not by the client's own way of authentication, which reads the body of a refusal without a bound.
+        # Does not use the client's own authentication, which reads the body of a refusal without a bound.
         request = self._client.build_request("GET", self._url, params={"action": "list", "group": key})
         flow = self._auth.auth_flow(request)
         next_request: httpx.Request | None = self._advance(flow, None)
@@ -110,13 +111,13 @@ class VapixStore(Store):
     def _advance(
         self, flow: Generator[httpx.Request, httpx.Response, None], response: httpx.Response | None
     ) -> httpx.Request | None:
-        """The flow's next request, None where it has no more."""
+        """Return the flow's next request, None if it has no more."""
         try:
             return next(flow) if response is None else flow.send(response)
         except StopIteration:
             return None
         except (AssertionError, KeyError, ValueError, NotImplementedError):
-            # httpx has no error of its own for an algorithm that it does not know; and it would keep the challenge.
+            # httpx has no error of its own for an algorithm that it does not know, and it would keep the challenge.
             self._auth = self._fresh_auth()
             raise Unavailable(
                 f"{self} demands an authentication that cannot be given: expected HTTP digest with MD5 or SHA-256"
@@ -165,7 +166,7 @@ class VapixStore(Store):
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """What was raised first, by whoever knew most about it."""
+    """Return the exception that was raised first, by the code that knew most about the failure."""
     while (earlier := error.__cause__ or error.__context__) is not None:
         error = earlier
     return error
@@ -179,7 +180,8 @@ def _trust(authorities: Path | None) -> ssl.SSLContext:
     except OSError as error:
         raise NotReady(f"--parameters-ca {authorities} cannot be read: {error.strerror}") from None
     if authorities is not None:
-        # The operator trusts exactly these, also one that is no authority, or lacks what RFC 5280 wants of one.
+        # The operator trusts exactly these certificates, including one that is not an authority or does not meet RFC
+        # 5280.
         context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
     return context
 

@@ -36,6 +36,4 @@ class Lateness:
         while not self._stop.is_set():
             due = time.monotonic() + _NAP_S
             time.sleep(_NAP_S)
-            late = time.monotonic() - due
-            if late > _USUAL_S:
-                self.total_s += late
+            self.total_s += max(0.0, time.monotonic() - due - _USUAL_S)

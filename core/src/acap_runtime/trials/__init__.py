@@ -1,1 +1,1 @@
-"""A model on a chip without a server, and what it is tried with."""
+"""Runs a model on a chip without a server, and makes inputs to try it with."""

@@ -1,4 +1,4 @@
-"""Pictures from files, upright and in R, G and B. Needs Pillow, which is an extra of this distribution."""
+"""Reads pictures from files, upright and in R, G and B. Needs Pillow, which is an extra of this distribution."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from acap_runtime.errors import InvalidRequest
 
 
 def read_picture(path: Path, width: int, height: int) -> Array:
-    """A picture stretched to a size: uint8 (height, width, 3). Raises `InvalidRequest`."""
+    """Return a picture stretched to a size: uint8 (height, width, 3). Raises `InvalidRequest`."""
     with opened(path) as picture:
         return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
-    """A picture in Pillow's form. Raises `InvalidRequest` where it cannot be read."""
+    """Yield a picture in Pillow's form. Raises `InvalidRequest` if it cannot be read."""
     try:
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert("RGB")

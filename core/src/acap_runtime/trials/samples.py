@@ -1,4 +1,4 @@
-"""Inputs to try a model with: random numbers, or the pictures and arrays of a folder."""
+"""Makes inputs to try a model with: random numbers, or the pictures and arrays of a folder."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _SIGN: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """What a model of floating-point numbers makes of a pixel's level: ``(level - mean) / deviation``."""
+    """The conversion of a pixel's level for a model of floating-point numbers: ``(level - mean) / deviation``."""
 
     mean: float = 0.0
     deviation: float = 255.0
 
 
 def random_inputs(specs: Sequence[TensorSpec], runs: int, seed: int) -> list[dict[str, Array]]:
-    """Inputs for each run, the same for the same seed: all values of bytes and of quantised integers, 0 and 1 for
-    other integers, which may be indices, and 0 to 1 for floating-point numbers.
+    """Return inputs for each run, the same for the same seed. Bytes and quantised integers cover all values, other
+    integers, which may be indices, are 0 and 1, and floating-point numbers range from 0 to 1.
     """
     return [
         {spec.name: _random(spec, np.random.default_rng((seed, run, number))) for number, spec in enumerate(specs)}
@@ -48,10 +48,10 @@ def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
 
 
 def inputs_from(folder: Path, specs: Sequence[TensorSpec], scaling: Scaling) -> tuple[list[dict[str, Array]], str]:
-    """An input for each file of a folder, in the order of their names, and a sentence that says so.
+    """Return an input for each file of a folder, in the order of their names, and a sentence that describes them.
 
-    Arrays (.npy) are taken as they are; pictures are stretched to the input's size. Raises `InvalidRequest` for a
-    model that does not take one picture or array, or a file that is neither; `NotReady` without Pillow.
+    Arrays (.npy) are taken unchanged. Pictures are stretched to the input's size. Raises `InvalidRequest` for a model
+    that does not take one picture or array, or a file that is neither; `NotReady` without Pillow.
     """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in {".npy", *_PICTURES})
@@ -63,7 +63,7 @@ def inputs_from(folder: Path, specs: Sequence[TensorSpec], scaling: Scaling) -> 
 
 
 def input_from(path: Path, specs: Sequence[TensorSpec], scaling: Scaling) -> dict[str, Array]:
-    """The input for one file, as `inputs_from` makes it. Raises the same."""
+    """Return the input for one file, as `inputs_from` makes it. Raises the same errors."""
     if len(specs) != 1:
         raise InvalidRequest(f"{path}: expected a model with one input, this has {len(specs)}")
     (spec,) = specs

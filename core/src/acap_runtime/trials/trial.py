@@ -36,7 +36,7 @@ class Trial:
         return self.model.outputs
 
     async def run(self, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], float]:
-        """Every output by its name, and the seconds that the chip took. Raises as `RemoteModel.run` does."""
+        """Return every output by its name, and the seconds that the chip took. Raises as `RemoteModel.run` does."""
         answer = await self.model.run(inputs_of(inputs), (), time.monotonic() + self.limits.run_timeout_s)
         outputs: dict[str, Array] = {
             output.name: np.frombuffer(output.content, output.dtype).reshape(output.shape) for output in answer.outputs
@@ -46,10 +46,10 @@ class Trial:
 
 @contextlib.asynccontextmanager
 async def loaded(chip: InstalledChip, source: ModelSource, limits: WorkerLimits) -> AsyncIterator[Trial]:
-    """Start a chip's process and load a model there, until the context ends.
+    """Start a chip's process and load a model in it, until the context ends.
 
-    Raises what the chip's probe and its plugin raise, `InvalidRequest` for an option that the chip does not have or a
-    file that does not exist.
+    Raises the errors of the chip's probe and of its plugin, `InvalidRequest` for an option that the chip does not have
+    or a file that does not exist.
     """
     if unknown := sorted(set(source.options) - set(chip.backend.options)):
         known = ", ".join(sorted(chip.backend.options)) or "none"

@@ -1,1 +1,1 @@
-"""Tensors and shared memory as clients send them."""
+"""The wire forms of tensors and shared memory that clients send."""

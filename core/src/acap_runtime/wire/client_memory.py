@@ -1,8 +1,8 @@
-"""Where the bytes of an input are until they are copied to a worker: in the request, or in a client's shared memory,
-which may take answers too.
+"""Locates the bytes of an input until they are copied to a worker: in the request, or in a client's shared memory. That
+memory may also take answers.
 
-A client's object is read and written, never mapped: a client that truncates it while it is in use then gets an error,
-where a mapping would end this process with SIGBUS.
+A client's object is read and written, never mapped. If a client truncates an object while it is in use, that client
+gets an error; with a mapping, this process would end with SIGBUS.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Final
 
 from acap_runtime.errors import Forbidden, InvalidRequest, NotFound, quoted
 
-_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory, shm_overview(7)
+_FOLDER: Final = Path("/dev/shm")  # noqa: S108 - the location of POSIX shared memory on Linux, shm_overview(7)
 _LONGEST_NAME: Final = 255
 
 
 @dataclass(slots=True)
 class ClientMemory:
-    """An open shared memory object of a client's, of which `nbytes` from `offset` on are a tensor's."""
+    """An open shared memory object of a client. The tensor has `nbytes` of it, starting at `offset`."""
 
     label: str
     descriptor: int
@@ -40,9 +40,9 @@ class ClientMemory:
             done += count
 
     def store(self, content: bytes) -> None:
-        """Write an answer to its beginning; what is left of it stays as it is.
+        """Write an answer to the start of the memory. The rest of it stays unchanged.
 
-        Raises `InvalidRequest` where there is no room for it, or it was not opened for that.
+        Raises `InvalidRequest` if the answer does not fit, or if the object was not opened for writing.
         """
         if len(content) > self.nbytes:
             raise InvalidRequest(f"{self.label}: expected room for {len(content)} bytes, got {self.nbytes}")
@@ -61,18 +61,18 @@ class ClientMemory:
 def open_client_memory(
     label: str, name: bytes, nbytes: int, offset: int = 0, *, writable: bool = False
 ) -> ClientMemory:
-    """Open the object that a client called `name`, and check that it is the client's to use and large enough.
+    """Open the object that a client called `name`. Check that the client may use it and that it is large enough.
 
-    The caller's user is not known to a gRPC server, but whoever made an object of the server's user or group could
-    have connected to the socket, which has the same user and group and mode 0660. Raises `InvalidRequest`, `NotFound`
-    or `Forbidden`, the message starting with `label`.
+    A gRPC server does not know the user of its caller. But any process that created an object as the server's user or
+    group could also have connected to the socket, which has the same user and group and mode 0660. Raises
+    `InvalidRequest`, `NotFound` or `Forbidden`. The message starts with `label`.
     """
     label = f"{label}: shared memory {quoted(name.decode('utf-8', 'replace'))}"
     stem = name.removeprefix(b"/")
     if not stem or b"/" in stem or b"\0" in stem or stem in (b".", b"..") or len(stem) > _LONGEST_NAME:
         raise InvalidRequest(f"{label}: expected a name such as '/capture', with no other slash, of 1 to 255 bytes")
     try:
-        # O_NONBLOCK: a FIFO of that name must not keep the server waiting.
+        # O_NONBLOCK: a FIFO of that name must not block the server.
         descriptor = os.open(
             os.fsencode(_FOLDER) + b"/" + stem,
             (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK,

@@ -1,4 +1,4 @@
-"""Parts of clients' shared memory objects, by the names that clients registered them under."""
+"""Parts of clients' shared memory objects, registered by name."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from acap_runtime.wire.client_memory import ClientMemory, open_client_memory
 _MOST_REGIONS: Final = 1024
 _LONGEST_NAME: Final = 255
 _MOST_BYTES: Final = 2**63 - 1
-"""What a file's offset can say."""
+"""The largest offset that a file can have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """`nbytes` from `offset` on of the object that clients made with ``shm_open(key)``."""
+    """The part of `nbytes` from `offset` of the object that clients made with ``shm_open(key)``."""
 
     key: str
     offset: int
     nbytes: int
 
     def open(self, label: str, *, writable: bool = False) -> ClientMemory:
-        """Open the object for this region. Raises as `open_client_memory` does, the message starting with `label`."""
+        """Open the object for this region. Raises the errors of `open_client_memory`, with a message that starts with
+        `label`.
+        """
         return open_client_memory(label, self.key.encode(), self.nbytes, self.offset, writable=writable)
 
 
 class ClientRegions:
-    """The regions that clients registered, which belong to the server: gRPC does not tell which client a call is of.
+    """The regions that clients registered. They belong to the server, since gRPC does not identify the client of a
+    call.
 
-    Nothing but names is kept. Objects are opened for each call, which takes 10 µs, so that a client that dies leaves
-    nothing open, and that one is asked each time whether the object is its to use.
+    Only names are kept. Objects are opened for each call, which takes 10 µs. So a client that dies leaves nothing open,
+    and each call checks again that the object may be used.
     """
 
     def __init__(self) -> None:
@@ -44,9 +47,9 @@ class ClientRegions:
         return self._regions
 
     def part(self, label: str, name: str, offset: int, nbytes: int) -> Region:
-        """`nbytes` from `offset` on of the region called `name`.
+        """Return the part of `nbytes` from `offset` of the region called `name`.
 
-        Raises `NotFound` where there is no such region, `InvalidRequest` where it does not hold them.
+        Raises `NotFound` if there is no such region, `InvalidRequest` if the part lies outside it.
         """
         if name not in self._regions:
             raise NotFound(
@@ -61,11 +64,11 @@ class ClientRegions:
         return Region(region.key, region.offset + offset, nbytes)
 
     def register(self, name: str, region: Region) -> None:
-        """Give a region a name.
+        """Register a region under a name.
 
-        A name whose object is gone can be given again, and is forgotten where room is needed. Raises `InvalidRequest`,
-        `NotFound` or `Forbidden` where the object is not one to be used, or not so large; `AlreadyExists` for a name
-        in use, `Busy` where there are too many.
+        A name whose object is gone can be registered again. It is dropped when room is needed. Raises `InvalidRequest`,
+        `NotFound` or `Forbidden` if the object may not be used or is too small, `AlreadyExists` for a name in use,
+        `Busy` if there are too many regions.
         """
         if not 0 < len(name.encode()) <= _LONGEST_NAME:
             raise InvalidRequest(f"name: expected 1 to {_LONGEST_NAME} bytes, got {len(name.encode())}")
@@ -85,7 +88,7 @@ class ClientRegions:
         self._regions[name] = region
 
     def unregister(self, name: str) -> None:
-        """Forget a region, if it is there; calls that use it go on. An empty name stands for all."""
+        """Remove a region if it exists. Calls that use it continue. An empty name removes all regions."""
         if name:
             self._regions.pop(name, None)
         else:
@@ -98,5 +101,5 @@ def _is_gone(region: Region) -> bool:
     except NotFound:
         return True
     except AcapError:
-        pass  # it is there, though not as it was
+        pass  # the object exists, but has changed
     return False

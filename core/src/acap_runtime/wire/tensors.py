@@ -1,4 +1,4 @@
-"""Tensors on the wire: what a TensorProto says, where its bytes are, and how an answer is written."""
+"""Reads TensorProtos, locates their bytes, and writes the tensors of answers."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _NUMPY_TYPES: dict[int, tuple[str, str, str]] = {
     22: ("DT_UINT32", "<u4", "uint32_val"),
     23: ("DT_UINT64", "<u8", "uint64_val"),
 }
-"""TensorFlow's number of each dtype that numpy has too: name, numpy's name, the field of single values."""
+"""TensorFlow's number of each dtype that numpy also has: name, numpy's name, the field of single values."""
 
 _FROM_NUMPY = {np.dtype(code): number for number, (_, code, _) in _NUMPY_TYPES.items()}
 DTYPES = {number: np.dtype(code) for number, (_, code, _) in _NUMPY_TYPES.items()}
-"""numpy's dtype of each of TensorFlow's numbers that it has too."""
+"""The numpy dtype of each of TensorFlow's numbers, where numpy has it."""
 
 _VALUE_FIELDS = (*sorted({field for _, _, field in _NUMPY_TYPES.values()}), "string_val")
 _LARGEST_DIMENSION = 2**31 - 1
@@ -45,7 +45,7 @@ _HIGHEST_RANK = 16
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor that a client sent, its bytes counted and found right."""
+    """A tensor that a client sent. Its byte count has been checked."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -54,16 +54,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorReader:
-    """Reads TensorProtos within `limit` bytes each, from shared memory only where `shared_memory` allows it."""
+    """Reads TensorProtos of at most `limit` bytes each. Uses shared memory only if `shared_memory` allows it."""
 
     limit: int
     shared_memory: bool
 
     def read(self, name: str, proto: Any, expected: np.dtype[Any], default_shape: tuple[int, ...]) -> Tensor:
-        """What `proto` holds, for an input of dtype `expected`.
+        """Return the tensor in `proto`, for an input of dtype `expected`.
 
-        A shared memory object without a shape of its own has `default_shape`. Raises `InvalidRequest` naming the
-        tensor, what was expected and what came.
+        A shared memory object without a shape of its own has `default_shape`. Raises `InvalidRequest` with the name of
+        the tensor, what was expected and what came.
         """
         if proto.dtype == DT_STRING:
             return self._read_shared_memory(name, proto, expected, default_shape)
@@ -111,9 +111,9 @@ class TensorReader:
 
 
 def check_shape(name: str, sizes: Iterable[int], dtype: np.dtype[Any], type_name: str, limit: int) -> tuple[int, ...]:
-    """The shape that a client gave for input `name`, of a dtype that it calls `type_name`, if it is one.
+    """Check and return the shape that a client gave for input `name`, of the dtype that the client calls `type_name`.
 
-    Raises `InvalidRequest` where it is not, or such a tensor has more than `limit` bytes.
+    Raises `InvalidRequest` if the shape is invalid or such a tensor has more than `limit` bytes.
     """
     shape = tuple(sizes)
     if len(shape) > _HIGHEST_RANK:
@@ -131,7 +131,7 @@ def check_shape(name: str, sizes: Iterable[int], dtype: np.dtype[Any], type_name
 
 
 def has_data(proto: Any) -> bool:
-    """Whether a TensorProto holds elements, or names shared memory, beside its dtype and shape."""
+    """Return True if a TensorProto holds elements, or names shared memory, in addition to its dtype and shape."""
     return bool(proto.tensor_content) or any(len(getattr(proto, field)) for field in _VALUE_FIELDS)
 
 
@@ -160,7 +160,7 @@ def _inline_data(name: str, proto: Any, dtype: np.dtype[Any], shape: tuple[int, 
 
 
 def _values(name: str, values: Any, field: str, dtype: np.dtype[Any], count: int) -> memoryview:
-    """The elements of a ``*_val`` field; TensorFlow leaves out repetitions of the last."""
+    """Return the elements of a ``*_val`` field. TensorFlow omits repetitions of the last element."""
     stored, parts = _STORAGE.get(field, (dtype, 1))
     wire = np.asarray(values, dtype=stored)
     if field in _CHECKED_RANGES:
@@ -189,7 +189,7 @@ _STORAGE: dict[str, tuple[np.dtype[Any], int]] = {
     "scomplex_val": (np.dtype(np.float32), 2),
     "dcomplex_val": (np.dtype(np.float64), 2),
 }
-"""Fields whose values are not simply elements: their type on the wire, and how many make one element."""
+"""Fields whose values are not simply elements: their wire type, and the number of values per element."""
 
 _CHECKED_RANGES: dict[str, Callable[[np.dtype[Any]], tuple[int, int]]] = {
     "half_val": lambda _: (0, 0xFFFF),
@@ -206,10 +206,9 @@ def write_tensor(proto: Any, dtype: np.dtype[Any], shape: tuple[int, ...], conte
 
 
 def write_spec(info: Any, spec: TensorSpec) -> None:
-    """Fill a TensorInfo with what a model says of an input or output: its name, dtype and shape, -1 where it is open.
+    """Fill a TensorInfo with the name, dtype and shape of a model's input or output. An open dimension is -1.
 
-    The name is the one that the model's file has for it, as in TensorFlow Serving's answers, and here also the one that
-    requests use.
+    The name is the one in the model's file, as in TensorFlow Serving's answers. Here, requests also use that name.
     """
     info.name = spec.name
     info.dtype = _FROM_NUMPY[spec.dtype]
@@ -218,13 +217,13 @@ def write_spec(info: Any, spec: TensorSpec) -> None:
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """TensorFlow's name of a dtype, or numpy's where the wire has none."""
+    """Return TensorFlow's name of a dtype, or numpy's if the wire has none."""
     number = _FROM_NUMPY.get(dtype)
     return str(dtype) if number is None else _NUMPY_TYPES[number][0]
 
 
 def has_wire_type(dtype: np.dtype[Any]) -> bool:
-    """Whether tensors of this dtype can be sent."""
+    """Return True if tensors of this dtype can be sent."""
     return dtype in _FROM_NUMPY
 
 

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol, version 2 (KServe's and Triton's): what a ModelInferRequest gives for inputs.
+"""Tensors of the Open Inference Protocol, version 2 (KServe's and Triton's): reads the inputs of a ModelInferRequest.
 
 The rules are those of open_inference_grpc.proto and of Triton's binary, shared-memory and parameters extensions
 (github.com/triton-inference-server/server, docs/protocol).
@@ -32,7 +32,7 @@ _TYPES: Final = {
     "FP32": ("<f4", "fp32_contents"),
     "FP64": ("<f8", "fp64_contents"),
 }
-"""The protocol's datatypes that numpy has: numpy's name, and the field of ``contents`` (FP16 is sent raw only)."""
+"""The protocol's datatypes that numpy has: numpy's name, and the field of ``contents`` (FP16 is sent only raw)."""
 
 _DTYPES: Final = {name: np.dtype(code) for name, (code, _) in _TYPES.items()}
 _DATATYPES: Final = {dtype: name for name, dtype in _DTYPES.items()}
@@ -44,7 +44,7 @@ _SHARED_FIELDS: Final = {_REGION: ("string_param",), _OFFSET: ("int64_param",), 
 
 
 def datatype_of(name: str, dtype: np.dtype[Any]) -> str:
-    """The protocol's name of a dtype. Raises `Unimplemented`, for a tensor called `name`, where it has none."""
+    """Return the protocol's name of a dtype. Raises `Unimplemented`, for a tensor called `name`, if there is none."""
     if dtype not in _DATATYPES:
         raise Unimplemented(
             f"tensor {quoted(name)} is of {dtype}, which the Open Inference Protocol has no datatype for; "
@@ -55,9 +55,9 @@ def datatype_of(name: str, dtype: np.dtype[Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class V2Input:
-    """An input of a ModelInferRequest, as `models.inference` takes it, its bytes counted and their place known.
+    """An input of a ModelInferRequest, in the form that `models.inference` takes. Its bytes are counted and located.
 
-    `source` is None where there is no data.
+    `source` is None if there is no data.
     """
 
     datatype: str
@@ -81,16 +81,18 @@ class V2Input:
 
 @dataclass(frozen=True, slots=True)
 class V2Reader:
-    """Reads inputs of at most `limit` bytes each, and finds shared memory in `regions`; None where none is served."""
+    """Reads inputs of at most `limit` bytes each. Looks up shared memory in `regions`, which is None if shared memory
+    is not served.
+    """
 
     limit: int
     regions: ClientRegions | None
 
     def read(self, request: Any) -> dict[str, V2Input]:
-        """The inputs of a ModelInferRequest, by name.
+        """Return the inputs of a ModelInferRequest, by name.
 
-        Raises `InvalidRequest` naming the tensor, what was expected and what came, `NotFound` for an unknown region,
-        and `NotReady` where shared memory is not served.
+        Raises `InvalidRequest` with the name of the tensor, what was expected and what came; `NotFound` for an unknown
+        region; `NotReady` if shared memory is not served.
         """
         raw = iter(request.raw_input_contents)
         inputs: dict[str, V2Input] = {}
@@ -121,7 +123,7 @@ class V2Reader:
         return inputs
 
     def shared_part(self, label: str, parameters: Mapping[str, Any]) -> Region | None:
-        """The memory that a tensor's parameters name, if they do. Raises as `read` does."""
+        """Return the memory that a tensor's parameters name, if any. Raises the errors of `read`."""
         values = {
             name: value_of(label, name, parameters[name], fields)
             for name, fields in _SHARED_FIELDS.items()
@@ -153,14 +155,14 @@ class V2Reader:
 
 
 def require(regions: ClientRegions | None) -> ClientRegions:
-    """The regions, where shared memory is served. Raises `NotReady` elsewhere."""
+    """Return the regions. Raises `NotReady` if shared memory is not served."""
     if regions is None:
         raise NotReady("shared memory is served on the unix socket only; send tensors in raw_input_contents")
     return regions
 
 
 def value_of(label: str, name: str, parameter: Any, fields: tuple[str, ...]) -> Any:
-    """What an InferParameter holds. Raises `InvalidRequest` where it is in none of `fields`."""
+    """Return the value of an InferParameter. Raises `InvalidRequest` if it is in none of `fields`."""
     field = parameter.WhichOneof("parameter_choice")
     if field not in fields:
         raise InvalidRequest(f"{label}: parameter {name}: expected {' or '.join(fields)}, got {field or 'nothing'}")
@@ -168,19 +170,19 @@ def value_of(label: str, name: str, parameter: Any, fields: tuple[str, ...]) -> 
 
 
 def add_output(response: Any, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], content: bytes) -> None:
-    """Add an output to a ModelInferResponse. Its raw content is empty where a client has it in shared memory."""
+    """Add an output to a ModelInferResponse. Its raw content is empty if the client has it in shared memory."""
     response.outputs.add(name=name, datatype=datatype_of(name, dtype), shape=shape)
     response.raw_output_contents.append(content)
 
 
 def _contents(label: str, datatype: str, dtype: np.dtype[Any], shape: tuple[int, ...], contents: Any) -> memoryview:
-    """The elements of InferTensorContents, each of which has a field for some datatypes."""
+    """Return the elements of InferTensorContents, which has one field for each group of datatypes."""
     field = _TYPES[datatype][1]
     filled = [descriptor.name for descriptor, _ in contents.ListFields()]
     if not field or any(each != field for each in filled):
         expected = f"contents.{field}, or in raw_input_contents" if field else "raw_input_contents"
         raise InvalidRequest(f"{label}: expected {datatype} in {expected}, got {' and '.join(filled) or 'none'}")
-    # Left to choose, numpy 1 takes floating point for what is beyond int64.
+    # Without a given dtype, numpy 1 chooses floating point for values beyond int64.
     values = np.asarray(
         getattr(contents, field), {"i": np.dtype(np.int64), "u": np.dtype(np.uint64)}.get(dtype.kind, dtype)
     )

@@ -1,4 +1,4 @@
-"""What Axis' video capture API calls formats and timestamps: VDO's numbers on the wire, VDO's names of frames."""
+"""The formats and timestamps of Axis' video capture API: VDO's numbers on the wire, and VDO's names of frames."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRAME_TYPES: Final[Mapping[StreamFormat, tuple[str, str]]] = MappingProxyType(
         "rgb-planar": ("planar-rgb", ""),
     }
 )
-"""VDO's names of each format's key frames and of its others."""
+"""VDO's names of each format's key frames and of its other frames."""
 
 UTC: Final = 1
 DIFF: Final = 4
@@ -56,7 +56,7 @@ TIMESTAMPS: Final[Mapping[TimestampType, int]] = MappingProxyType(
         "mono-client-server-diff": MONO_CLIENT | MONO_SERVER | DIFF,
     }
 )
-"""VDO's number of each way to stamp frames."""
+"""VDO's number of each kind of timestamp."""
 
 CAMERA_KEY: Final = "acap-camera"
-"""The metadata key by which a client of NewStream says which camera it wants: not VDO's, but ours."""
+"""The metadata key that selects the camera in a client's NewStream. It is our extension, not part of VDO."""

@@ -1,1 +1,1 @@
-"""A chip's own process: what runs in it (`child`), and the front's end of it (`supervisor`, `remote_model`)."""
+"""A chip's own process: the code that runs in it (`child`), and the front's end (`supervisor`, `remote_model`)."""

@@ -1,4 +1,4 @@
-"""The worker's entry: ``python -m acap_runtime.worker FD``, started by the supervisor and by nobody else."""
+"""The worker's entry point: ``python -m acap_runtime.worker FD``. Only the supervisor starts it."""
 
 import sys
 

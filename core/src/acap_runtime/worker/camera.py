@@ -1,4 +1,4 @@
-"""A camera in the worker: a thread for each capture, which writes frames into the capture's ring."""
+"""A camera in the worker: a thread for each capture writes frames into the capture's ring."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def open_camera(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any], Channel], None]:
-    """Find the camera, and probe it if asked; returns what serves a capture. Raises whatever the plugin raises."""
+    """Find the camera, and probe it if requested. Returns the function that serves a capture. Raises any error that the
+    plugin raises.
+    """
     for camera in load_plugin(config["address"]).cameras:
         if camera.name == config["name"]:
             if config["probe"]:
@@ -53,7 +55,7 @@ def _serve_capture(camera: Camera, source: str, message: Mapping[str, Any], chan
 
 
 class _Capture:
-    """One stream of the camera's and the ring that it fills."""
+    """A stream of the camera and the ring that it fills."""
 
     def __init__(self, stream: Stream, layout: RingLayout, channel: Channel) -> None:
         self._stream = stream
@@ -65,7 +67,7 @@ class _Capture:
         self._scratch: Array | None = None
 
     def run(self) -> None:
-        """Capture until the front closes the channel. Raises whatever the stream raises."""
+        """Capture until the front closes the channel. Raises any error that the stream raises."""
         segment = Segment.create(self._layout.nbytes)
         try:
             self._channel.send({"opened": True}, segment.descriptor)
@@ -73,7 +75,7 @@ class _Capture:
             segment.close_descriptor()
         self._channel.set_nonblocking()
         while self._hear():
-            # The lowest: what was never written takes no memory.
+            # The lowest slot: slots that were never written take no memory.
             slot = min(self._free, default=None)
             target = self._spare() if slot is None else picture_array(self._layout, segment.view, slot)
             frame = _checked_frame(self._stream.read(target, keyframe=self._keyframe_wanted), self._layout)
@@ -81,7 +83,7 @@ class _Capture:
             self._keyframe_wanted = not (self._miss() if slot is None else self._show(frame, slot, segment))
 
     def _hear(self) -> bool:
-        """Take what the front has to say; False once it closed the channel."""
+        """Read the front's messages. Returns False once the front has closed the channel."""
         while True:
             try:
                 received = self._channel.receive()
@@ -94,7 +96,7 @@ class _Capture:
             self._keyframe_wanted |= message.get("keyframe", False)
 
     def _show(self, frame: Frame, slot: int, segment: Segment) -> bool:
-        """Hand a frame to the front; False where it takes no more messages for the moment."""
+        """Pass a frame to the front. Returns False if the front takes no more messages at the moment."""
         offset = self._layout.encoded_offset(slot)
         segment.view[offset : offset + len(frame.encoded)] = frame.encoded
         message = {
@@ -115,7 +117,7 @@ class _Capture:
         return False
 
     def _spare(self) -> Array:
-        # Every slot is in use: the frame is lost, and the camera goes on.
+        # Every slot is in use: the frame is lost, and the camera continues.
         if self._scratch is None:
             self._scratch = np.empty(self._layout.settings.picture.shape[1:], np.uint8)
         return self._scratch
@@ -147,5 +149,5 @@ def _checked_frame(frame: object, layout: RingLayout) -> Frame:
 def _close(stream: Stream) -> None:
     try:
         stream.close()
-    except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other streams go on
+    except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other streams continue
         log_unexpected(_LOG, "a stream could not be closed", error)

@@ -1,7 +1,8 @@
 """The worker's side: one process for one plugin's chip, camera or parameter store.
 
-The first message on the control channel says which; every other one brings a channel, and what it is for: a model, a
-stream, or questions to a store. Each has a thread of its own. A closed control channel ends the process.
+The first message on the control channel names the object that the process serves. Every other message brings a channel
+and its purpose: a model, a stream, or questions to a store. Each channel has a thread of its own. A closed control
+channel ends the process.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _PR_SET_PDEATHSIG: Final = 1
 _KINDS: Final[Mapping[str, Callable[[Mapping[str, Any]], Callable[[Mapping[str, Any], Channel], None]]]] = (
     MappingProxyType({"chip": open_chip, "camera": open_camera, "store": open_store})
 )
-"""What a process may be for: each finds it, raises if it is not ready, and returns what serves one channel."""
+"""The purposes that a process may have. Each function finds its object, raises if that is not ready, and returns the
+function that serves one channel.
+"""
 
 
 def main(control_descriptor: int) -> NoReturn:
@@ -46,7 +49,7 @@ def main(control_descriptor: int) -> NoReturn:
     _configure_logging(config["name"], config["verbose"])
     try:
         serve = _KINDS[config["kind"]](config)
-    except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is the reason why it is not ready
+    except BaseException as error:  # noqa: BLE001 - any error of a plugin is the reason why it is not ready
         log_traceback(_LOG, "it is not ready", error)
         _say(control, {"error": pack_error(error)})
         os._exit(0)
@@ -65,13 +68,13 @@ def _say(control: Channel, word: Mapping[str, Any]) -> None:
     try:
         control.send(word)
     except OSError:
-        os._exit(0)  # the front stopped before it heard
+        os._exit(0)  # the front stopped before it received this
 
 
 def _prepare_process() -> None:
-    # A front that was killed closes nothing in a driver that hangs with the interpreter's lock held.
+    # The worker must die with its front, even if a driver hangs with the interpreter's lock held and reads no channel.
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # Ctrl-C, and what a service manager sends to the whole service, are the front's to answer.
+    # The front handles Ctrl-C and the signals that a service manager sends to the whole service.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
@@ -87,7 +90,7 @@ def _configure_logging(name: str, verbose: bool) -> None:
 
 
 def _leave(threads: list[threading.Thread]) -> NoReturn:
-    # The front has closed every other channel too; a model that does not close in time goes with the process.
+    # The front has also closed every other channel. A model that does not close in time ends with the process.
     end = time.monotonic() + _UNLOAD_TIME_S
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))

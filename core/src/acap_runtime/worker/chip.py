@@ -1,7 +1,7 @@
 """A chip in the worker: a thread for each instance of a model.
 
-All instances of a model wait on the model's channel: the kernel's queue is the only one here. A closed channel unloads
-the model.
+All instances of a model wait on the model's channel. The kernel's queue is the only queue here. A closed channel
+unloads the model.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from acap_runtime.plugins.installed import load_plugin
 
 _LOG = logging.getLogger(__name__)
 _PREPARED_CONVERSIONS: Final = 8
-"""Conversions that an instance keeps ready; a client that sends ever new sizes makes the oldest go."""
+"""The number of conversions that an instance keeps ready. If a client sends ever new sizes, the oldest is dropped."""
 
 
 def open_chip(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any], Channel], None]:
-    """Find the chip's backend and probe it; returns what serves a model. Raises whatever the plugin raises."""
+    """Find the chip's backend and probe it. Returns the function that serves a model. Raises any error that the plugin
+    raises.
+    """
     backend = _find_backend(config["address"], config["name"])
     backend.probe()
     return partial(_serve_model, backend)
@@ -70,7 +72,7 @@ def _serve_model(backend: Backend, message: Mapping[str, Any], channel: Channel)
 
 
 def _start_instances(load: Callable[[], Model], count: int, channel: Channel, threads: list[threading.Thread]) -> Model:
-    """Load a model `count` times, one after the other, each in a thread of its own that goes on to serve it."""
+    """Load a model `count` times, one after another. Each is loaded in a thread of its own, which then serves it."""
     segments: dict[int, Segment] = {}
     while True:
         outcome: queue.SimpleQueue[Model | BaseException] = queue.SimpleQueue()
@@ -94,7 +96,7 @@ def _loader(backend: Backend, message: Mapping[str, Any]) -> Callable[[], Model]
 
 
 class _Instance:
-    """A model on the chip, and the thread that it lives in."""
+    """A model on the chip, and the thread that owns it."""
 
     def __init__(self, load: Callable[[], Model], channel: Channel, segments: dict[int, Segment]) -> None:
         self._load = load
@@ -105,7 +107,7 @@ class _Instance:
     def live(self, outcome: queue.SimpleQueue[Model | BaseException]) -> None:
         try:
             model = _checked_model(self._load())
-        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises is told where it is waited for
+        except BaseException as error:  # noqa: BLE001 - any error of a plugin goes to the waiting thread
             outcome.put(error)
             return
         outcome.put(model)
@@ -113,7 +115,7 @@ class _Instance:
             while (received := self._channel.receive()) is not None:
                 self._answer(model, *received)
         except BaseException as error:  # noqa: BLE001 - the process ends
-            # Calls would wait for an instance that is no more: a new process is better than half of one.
+            # Calls would wait for an instance that no longer exists. A new process is better than a partial one.
             log_unexpected(_LOG, "an instance ends", error)
             os._exit(1)
         for each in (*self._conversions.models(), model):
@@ -141,7 +143,7 @@ class _Instance:
             larger.close_descriptor()
 
     def _adopt(self, number: int, descriptor: int) -> None:
-        # Frames' memory comes with every call: another instance may have the call that brought it first.
+        # Frames' memory comes with every call, since another instance may have received the call that first brought it.
         if number in self._segments:
             os.close(descriptor)
         else:
@@ -179,14 +181,14 @@ class _Instance:
 
 
 class _Conversions:
-    """The conversions that an instance has ready, the least recently used going first."""
+    """The conversions that an instance keeps ready. The least recently used one is dropped first."""
 
     def __init__(self) -> None:
         self._backends: dict[tuple[str, str], Backend] = {}
         self._prepared: OrderedDict[str, Model] = OrderedDict()
 
     def convert(self, name: str, packed: list[Any], image: Array) -> Array:
-        # One input's image may not overwrite another's: the result lives until the conversion's next run.
+        # Per input: one input's image must not overwrite another's. The result lives until the conversion's next run.
         key = f"{name} {packed}"
         if key not in self._prepared:
             if len(self._prepared) == _PREPARED_CONVERSIONS:
@@ -213,7 +215,7 @@ class _Conversions:
 def _close(model: Model) -> None:
     try:
         model.close()
-    except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other models go on
+    except BaseException as error:  # noqa: BLE001 - nobody waits for it, and other models continue
         log_unexpected(_LOG, "a model could not be closed", error)
 
 

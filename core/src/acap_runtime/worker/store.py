@@ -18,7 +18,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def open_store(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any], Channel], None]:
-    """Find the store and probe it; returns what answers questions to it. Raises whatever the plugin raises."""
+    """Find the store and probe it. Returns the function that answers questions to it. Raises any error that the plugin
+    raises.
+    """
     for store in load_plugin(config["address"]).stores:
         if store.name == config["name"]:
             store.probe()
@@ -27,7 +29,7 @@ def open_store(config: Mapping[str, Any]) -> Callable[[Mapping[str, Any], Channe
 
 
 def _answer_questions(store: ParameterStore, _message: Mapping[str, Any], channel: Channel) -> None:
-    with contextlib.suppress(ConnectionError):  # the front asks no more
+    with contextlib.suppress(ConnectionError):  # the front has no more questions
         while (received := channel.receive()) is not None:
             question = received[0]
             number = question["number"]

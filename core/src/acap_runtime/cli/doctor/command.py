@@ -1,4 +1,4 @@
-"""``acapruntime doctor``: what is wrong with the installed plugins, and what to do about it."""
+"""``acapruntime doctor``: diagnoses the installed plugins and suggests remedies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ chip is named here, and for everything that failed."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 if anything failed, or something that was named is not ready."""
+    """Run the command. Returns exit code 1 if any check failed, or if something that was named is not ready."""
     parser = argparse.ArgumentParser(
         "acapruntime doctor", description="Examine the installed plugins.", epilog=_EPILOG, allow_abbrev=False
     )
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _discovered(blocked: Sequence[str]) -> Plugins:
-    """Every plugin, imported only if it lets this process live."""
+    """Discover every plugin. A plugin is imported only if this process survives the import."""
     fatal = asyncio.run(fatal_imports(blocked))
     found = discover({*blocked, *(name for name, _ in fatal)})
     rows = []
@@ -71,7 +71,9 @@ def _discovered(blocked: Sequence[str]) -> Plugins:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a word of the command line names: a plugin, and maybe one chip of it; or a chip that has no plugin."""
+    """The meaning of a word on the command line: a plugin, optionally with one chip of it, or a chip that has no
+    plugin.
+    """
 
     plugin: Plugin | None
     chips: tuple[InstalledChip, ...]
@@ -110,7 +112,7 @@ async def _examined(asked: Sequence[_Asked], doctor: Doctor, plugins: Plugins) -
 
 
 async def _cameras(settings: Settings, plugins: Plugins) -> list[Findings]:
-    """The cameras that clients would get; the device's own ones, which nobody named, need not be ready."""
+    """Check the cameras that clients would get. The device's own cameras, which nobody named, need not be ready."""
     findings = []
     installed = []
     for source in settings.cameras:
@@ -168,4 +170,4 @@ def _heading(findings: Findings) -> str:
 
 def _write(text: str) -> None:
     sys.stdout.write(text + "\n")
-    sys.stdout.flush()  # here, where a reader that went away can still be told from other errors
+    sys.stdout.flush()  # here a closed pipe can still be told from other errors

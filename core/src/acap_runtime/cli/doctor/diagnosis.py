@@ -1,6 +1,7 @@
-"""What is wrong with the installed plugins, found by trying each in processes of its own.
+"""Diagnoses the installed plugins by trying each one in processes of its own.
 
-A plugin may crash, hang or print at any step: nothing of it happens in this process before it was seen to survive it.
+A plugin may crash, hang or print at any step. So this process takes no step of a plugin before another process has
+survived it.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from acap_runtime.plugins.requirement import check_requirements
 from acap_runtime.settings.model_source import ModelSource
 
 Result = Literal["ok", "failed", "not ready", "skipped", "unknown"]
-"""``not ready``: something is missing on this machine, says the plugin itself; ``failed``: something is wrong."""
+"""``not ready``: the plugin itself reports that something is missing on this machine; ``failed``: something is wrong.
+"""
 
 _LONGEST_IMPORT_S: Final = 20.0
 _AT_ONCE: Final = 4
 _SURVIVED: Final = 87
-"""An exit code that no plugin ends its process with by chance."""
+"""An exit code with which no plugin ends its process by chance."""
 _IMPORT: Final = f"""
 import os, sys
 from acap_runtime.plugins.installed import load_plugin
@@ -46,7 +48,7 @@ _WORKERS_OWN: Final = "import sys, acap_runtime.worker.child\nsys.stdout.write(o
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: `about` is a chip, camera or store, or empty for the plugin itself."""
+    """The result of one check. `about` is a chip, camera or store, or empty for the plugin itself."""
 
     about: str
     check: str
@@ -57,7 +59,7 @@ class Check:
 
 @dataclass(slots=True)
 class Findings:
-    """A plugin, or a chip that has none, and what was found of it."""
+    """A plugin, or a chip that has none, and the results of its checks."""
 
     plugin: str | None
     distribution: str
@@ -67,21 +69,22 @@ class Findings:
 
     @property
     def broken(self) -> bool:
-        """Whether anything failed; what was asked for by name must be ready as well."""
+        """True if any check failed, or if something that was asked for by name is not ready."""
         results = {check.result for check in self.checks}
         return "failed" in results or (self.named and "not ready" in results)
 
 
 async def fatal_imports(blocked: Collection[str]) -> dict[tuple[str, str], str]:
-    """The plugins that end or hold up the process that imports them, by name and address, and how they do it.
+    """Return the plugins that end or block the process that imports them, by name and address, with a description of
+    the end.
 
-    One that raises is none of them: `discover` says what it raised.
+    A plugin that raises an exception is not among them: `discover` reports the exception.
     """
     try:
         points = [
             point for point in entry_points(group=hookspecs.PROJECT) if not _is_blocked(point, blocked) and _fits(point)
         ]
-    except Exception:  # noqa: BLE001 - one of all installed packages is damaged; discover says which
+    except Exception:  # noqa: BLE001 - an installed package is damaged; discover reports it
         return {}
     if await _end_of_import(*(point.value for point in points)) is None:
         return {}
@@ -100,7 +103,7 @@ def _is_blocked(point: EntryPoint, blocked: Collection[str]) -> bool:
 
 
 def _fits(point: EntryPoint) -> bool:
-    """Whether `discover` would import a plugin at all."""
+    """Return True if `discover` would import the plugin at all."""
     try:
         check_requirements("", (point.dist.requires if point.dist else None) or ())
     except NotReady:
@@ -109,7 +112,7 @@ def _fits(point: EntryPoint) -> bool:
 
 
 async def _end_of_import(*addresses: str) -> str | None:
-    """How a process ends that imports plugins, or None if it is alive after that."""
+    """Describe the end of a process that imports plugins. Returns None if the process survives the import."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-c", _IMPORT, *addresses),
         stdin=asyncio.subprocess.DEVNULL,
@@ -140,7 +143,7 @@ def _signal_name(number: int) -> str:
 
 
 class Doctor:
-    """Examines plugins; `model` is what inference chips run for a smoke test."""
+    """Examines plugins. Inference chips run `model` as their smoke test."""
 
     def __init__(self, plugins: Plugins, model: ModelSource | None = None) -> None:
         self._plugins = plugins
@@ -155,10 +158,10 @@ class Doctor:
         named: bool = False,
         chips_only: bool = False,
     ) -> list[Findings]:
-        """Examine each of `plugins`, and of its chips those in `chips`; `named` where the operator asked for them.
-        `chips_only` leaves out what else they bring.
+        """Examine each of `plugins`, and those of its chips that are in `chips`. `named` is True if the operator asked
+        for them by name. `chips_only` leaves out everything else that the plugins bring.
 
-        Chips are tried one after another: two may be the same device.
+        Chips are tried one after another, since two may be the same device.
         """
         self._usual = self._usual or await _usual_libraries()
         findings = []
@@ -181,7 +184,7 @@ class Doctor:
         return found
 
     async def _others(self, plugin: Plugin) -> list[Check]:
-        """What a plugin brings beside chips. Its cameras are tried where the operator names a source."""
+        """Check all that a plugin brings except chips. Its cameras are tried only if the operator names a source."""
         checks = [
             Check(f"camera {camera.name}", "probe", "skipped", f"give --camera {camera.sources} to try one")
             for camera in plugin.brings.cameras
@@ -228,7 +231,7 @@ class Doctor:
             else:
                 said = await smoke_inference(chip, self._model)
         except InvalidRequest as error:
-            # A model is one for some chips only; a chip that was named with it must take it.
+            # A model runs on some chips only. A chip that was named together with the model must take it.
             must = named and not chip.processes_images
             return Check(label, "smoke", "failed" if must else "skipped", str(error))
         except AcapError as error:
@@ -237,7 +240,7 @@ class Doctor:
 
 
 async def _usual_libraries() -> frozenset[str]:
-    """The libraries that every worker has mapped before it does anything for a plugin."""
+    """Return the libraries that every worker has mapped before it does anything for a plugin."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-c", _WORKERS_OWN, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
     )

@@ -14,7 +14,7 @@ _LIBRARY = re.compile(r"/[^\0]+\.so(?:\.[0-9.]+)?$")
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A shared library: its file, and its version, None if neither pip nor the file's name gives one."""
+    """A shared library: its file and its version. The version is None if neither pip nor the file's name gives one."""
 
     file: str
     version: str | None
@@ -24,7 +24,7 @@ class Library:
 
 
 def mapped_libraries(process: int) -> frozenset[str]:
-    """Return the files of the shared libraries that a process has mapped. Raises `OSError` if it is gone."""
+    """Return the files of the shared libraries that a process has mapped. Raises `OSError` if the process is gone."""
     return libraries_in(Path(f"/proc/{process}/maps").read_text(errors="surrogateescape"))
 
 
@@ -35,7 +35,7 @@ def libraries_in(maps: str) -> frozenset[str]:
 
 
 def find_versions(files: Iterable[str]) -> list[Library]:
-    """Find the versions of libraries by their files. Leaves out Python's own."""
+    """Find the versions of libraries by their files. Leaves out the libraries of Python itself."""
     own = [file for file in sorted(files) if "/lib-dynload/" not in file]
     owners = _owners(own)
     return [Library(file, owners.get(file) or _version_in(file)) for file in own]
@@ -55,6 +55,6 @@ def _owners(files: Iterable[str]) -> dict[str, str]:
 
 
 def _version_in(file: str) -> str | None:
-    # libyuv.so.0 has the version of its interface, and the file that it links to often the whole version.
+    # libyuv.so.0 has only the version of its interface. The file that it links to often has the whole version.
     found = re.search(r"\.so\.([0-9.]+)$", str(Path(file).resolve()))
     return found[1] if found else None

@@ -1,4 +1,4 @@
-"""A smoke test of a chip: one small thing that it should be able to do, done in its own process."""
+"""A smoke test of a chip: one small task that it should be able to do, run in the chip's own process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ _LIMITS: Final = WorkerLimits(run_timeout_s=20.0, load_timeout_s=60.0)
 _WIDTH: Final = 320
 _HEIGHT: Final = 240
 _FORMATS: Final[tuple[ImageFormat, ...]] = ("rgb-interleaved", "rgb-planar")
-"""What nv12 is converted to: the first that the chip does."""
+"""The target formats for nv12. The test uses the first one that the chip supports."""
 _FARTHEST: Final = 48
-"""Levels of 255 that a colour may be off. This finds what is broken, the compliance kit what is inexact."""
+"""The largest allowed error of a colour, in levels of 255. This finds broken chips; the compliance kit finds inexact
+ones.
+"""
 _COLOURS: Final[Mapping[tuple[int, int, int], tuple[int, int, int]]] = MappingProxyType(
     {(81, 90, 240): (255, 0, 0), (145, 54, 34): (0, 255, 0), (41, 240, 110): (0, 0, 255), (126, 128, 128): (128,) * 3}
 )
-"""Y, U and V of the picture's quarters, and the R, G and B that they are (BT.601, limited range)."""
+"""Y, U and V of the picture's quarters, and the R, G and B that they stand for (BT.601, limited range)."""
 _TOML: Final = """image.input.format = "nv12"
 image.input.size = [{width}, {height}]
 image.output.format = "{format}"
@@ -37,10 +39,10 @@ image.output.size = [{width}, {height}]
 
 
 async def smoke_conversion(chip: InstalledChip) -> str:
-    """Convert a small picture of four colours, and say what was done.
+    """Convert a small picture of four colours, and return a description of the conversion.
 
-    Raises `InvalidRequest` where the chip does no conversion that this test knows, `DeviceError` for a wrong picture,
-    and whatever else the chip's process raises.
+    Raises `InvalidRequest` if the chip does no conversion that this test knows, `DeviceError` for a wrong picture, and
+    any other error of the chip's process.
     """
     refusals = []
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +77,7 @@ def _image(name: ImageFormat) -> Image:
 
 
 def _quarters() -> Array:
-    """Four colours as nv12: the first two above, the others below."""
+    """Return a picture of four colours as nv12: the first two above, the others below."""
     y, u, v = (np.array([colour[plane] for colour in _COLOURS], np.uint8).reshape(2, 2) for plane in range(3))
     luma = y.repeat(_HEIGHT // 2, axis=0).repeat(_WIDTH // 2, axis=1)
     chroma = np.stack([plane.repeat(_HEIGHT // 4, axis=0).repeat(_WIDTH // 4, axis=1) for plane in (u, v)], axis=-1)
@@ -84,7 +86,7 @@ def _quarters() -> Array:
 
 
 async def smoke_inference(chip: InstalledChip, source: ModelSource) -> str:
-    """Run a model once on zeros, and say what came. Raises what the chip's process raises."""
+    """Run a model once on zeros, and return a description of its outputs. Raises the errors of the chip's process."""
     async with loaded(chip, source, _LIMITS) as trial:
         outputs, seconds = await trial.run(zeros(trial.inputs))
     for name, array in outputs.items():

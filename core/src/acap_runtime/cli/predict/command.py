@@ -1,4 +1,4 @@
-"""``acapruntime predict``: what a model of a running server makes of pictures."""
+"""``acapruntime predict``: runs a model of a running server on pictures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from acap_runtime.settings.option_values import integer
 from acap_runtime.trials.samples import Scaling, input_from
 
 if TYPE_CHECKING:
-    # The server imports this module too: an extra is not for it, and its malloc settings come before gRPC's buffers.
+    # The server imports this module too. It must not need an extra, and its malloc settings come before gRPC's buffers.
     from PIL import Image
 
     from acap_runtime.client import Client, ModelDescription
@@ -38,7 +38,7 @@ here. The exit code is 1 if any picture failed; the reason of each is on stderr,
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 if any picture failed."""
+    """Run the command. Returns exit code 1 if any picture failed."""
     parser = _parser()
     given = parser.parse_args(arguments)
     targets = _targets(parser, given)
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _targets(parser: argparse.ArgumentParser, given: argparse.Namespace) -> dict[Path, Path]:
-    """The file to draw in for each picture."""
+    """Return the file to draw into for each picture."""
     if given.draw is None:
         return {}
     if not given.draw.is_dir() and len(given.image) > 1:
@@ -127,7 +127,9 @@ def _check_pillow() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What became of a picture: an error, or what the model made of it, which is `size` (width, height) in pixels."""
+    """The result for one picture: an error, or the interpretation of the model's outputs. `size` is (width, height) in
+    pixels.
+    """
 
     picture: Path
     error: str | None = None
@@ -147,7 +149,7 @@ class _Labels:
         return f"{number}  {self.of(number) or ''}".rstrip()
 
     def tell_doubts(self, results: Iterable[_Result], path: Path) -> None:
-        """Say where the labels seem to be for other numbers: of that nobody can be sure but the user."""
+        """Warn if the labels seem to belong to other class numbers. Only the user can be sure of that."""
         for result in results:
             for output in result.made.outputs:
                 if isinstance(output, Classes) and len(self.names) != output.count:
@@ -161,7 +163,7 @@ class _Labels:
 
 @dataclass(slots=True)
 class _Runs:
-    """A model, run on one picture after the other."""
+    """Runs a model on one picture after another."""
 
     client: Client
     model: ModelDescription
@@ -178,7 +180,7 @@ class _Runs:
             return _Result(path, str(error))
 
     def tell_progress(self, number: int) -> None:
-        """Say how far it is, every second, to who watches and sees no results."""
+        """Print the progress every second, if a user watches and sees no results."""
         if sys.stderr.isatty() and (self.given.json or not sys.stdout.isatty()) and time.monotonic() - self._told > 1:
             self._told = time.monotonic()
             _say(f"picture {number} of {len(self.given.image)}")
@@ -229,7 +231,7 @@ def _lines(result: _Result, labels: _Labels) -> Iterable[str]:
 
 
 def _packed(result: _Result, labels: _Labels) -> dict[str, Any]:
-    """A picture's part of the JSON."""
+    """Return a picture's part of the JSON output."""
     found = result.made.detections
     return {
         "picture": str(result.picture),
@@ -257,7 +259,7 @@ def _packed_class(number: int, score: float, labels: _Labels) -> dict[str, Any]:
 
 
 def _finite(value: float) -> float | None:
-    # JSON has no other numbers.
+    # JSON has no NaN and no infinity.
     return value if math.isfinite(value) else None
 
 

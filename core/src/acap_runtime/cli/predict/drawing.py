@@ -1,4 +1,4 @@
-"""Pictures with what was found in them. Needs Pillow, which is an extra of this distribution."""
+"""Draws detections into pictures. Needs Pillow, which is an extra of this distribution."""
 
 from __future__ import annotations
 

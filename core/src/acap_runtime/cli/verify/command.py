@@ -1,4 +1,4 @@
-"""``acapruntime verify``: whether a model gives on one chip what it gives on another."""
+"""``acapruntime verify``: checks that a model gives the same outputs on one chip as on another."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _EPILOG = """The first chip is the reference, or the recording of --against, wit
 Integers that stand for real numbers are compared as those. The cosine of the worst run counts. An output that is not
 finite, all zero or constant on one chip alone is a failure, too."""
 _SHOWN = 6
-"""Digits of a measured number in the table."""
+"""The digits of a measured number in the table."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Exit code 1 where a chip does not keep to the limits."""
+    """Run the command. Returns exit code 1 if a chip exceeds the limits."""
     parser = _parser()
     given = parser.parse_args(arguments)
     words = [word for word in given.chips.split(",") if word.strip()]
@@ -117,7 +117,7 @@ def _count_from_0(text: str) -> int:
 
 
 def _models(given: argparse.Namespace, words: Sequence[str]) -> list[ModelSource]:
-    """The model file of each chip."""
+    """Return the model file of each chip."""
     shared = parse_model(given.model)
     own = {}
     for text in given.on:
@@ -143,7 +143,7 @@ def _chips(words: Sequence[str], plugins: Plugins) -> list[InstalledChip]:
 async def _recorded(
     given: argparse.Namespace, places: Sequence[tuple[InstalledChip, ModelSource]], limits: WorkerLimits
 ) -> list[Recording]:
-    """What the recording of --against and each chip gives, one after the other, the reference first."""
+    """Return the recording of --against and one of each chip. The reference comes first."""
     recordings = [] if given.against is None else [read(given.against)]
     for chip, source in places:
         try:
@@ -168,7 +168,7 @@ def _inputs(given: argparse.Namespace, specs: tuple[TensorSpec, ...]) -> tuple[t
 
 
 def _check_inputs(trial: Trial, reference: Recording) -> None:
-    """Raise `InvalidRequest` where a chip's model does not take the reference's inputs."""
+    """Raise `InvalidRequest` if a chip's model does not take the reference's inputs."""
     wanted = {spec.name: spec for spec in trial.inputs}
     for inputs in reference.inputs:
         here = ", ".join(f"{name} {spec}" for name, spec in wanted.items())
@@ -216,7 +216,7 @@ def _show(
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON has no other numbers.
+    # JSON has no NaN and no infinity.
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }

@@ -1,4 +1,4 @@
-"""Inputs and outputs of a model on a chip, kept in a file so that another chip can be compared with it elsewhere."""
+"""Records the inputs and outputs of a model on a chip in a file, to compare another chip with it elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What `Outputs` were given to which inputs; `source` says where those came from."""
+    """Inputs, and the `Outputs` that they led to. `source` is the origin of the inputs."""
 
     source: str
     inputs: tuple[Mapping[str, Array], ...]
@@ -28,7 +28,7 @@ class Recording:
 
 
 def save(path: Path, recording: Recording) -> None:
-    """Write an .npz file: arrays ``input-RUN-NUMBER`` and ``output-RUN-NUMBER``, and what they are in ``about``."""
+    """Write an .npz file with arrays ``input-RUN-NUMBER`` and ``output-RUN-NUMBER``, described in ``about``."""
     outputs = recording.outputs
     names = list(recording.inputs[0])
     about = {
@@ -51,7 +51,7 @@ def save(path: Path, recording: Recording) -> None:
 
 
 def read(path: Path) -> Recording:
-    """Read what `save` wrote. Raises `InvalidRequest` for any other file."""
+    """Read a file that `save` wrote. Raises `InvalidRequest` for any other file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             about = json.loads(str(archive["about"]))

@@ -1,4 +1,4 @@
-"""How far the outputs of two chips lie apart, and which outputs no working chip would give."""
+"""Measures the differences between the outputs of two chips, and finds outputs that no working chip would give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FEWEST_CLASSES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What one chip answered: `where` names it in messages, `runs` has every output of every run."""
+    """The outputs of one chip. `where` names the chip in messages. `runs` has every output of every run."""
 
     where: str
     specs: tuple[TensorSpec, ...]
@@ -27,13 +27,13 @@ class Outputs:
         return next(spec for spec in self.specs if spec.name == name)
 
     def real(self, name: str) -> list[Array]:
-        """An output of every run in real numbers: what integers stand for, where they stand for something."""
+        """Return one output of every run in real numbers; quantised integers are converted."""
         return [dequantised(run[name], self.spec(name)) for run in self.runs]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What two chips must keep to, to be called equal. `difference` is in real units, None for any."""
+    """The limits within which two chips count as equal. `difference` is in real units; None allows any difference."""
 
     cosine: float = 0.99
     top1: float = 0.9
@@ -42,11 +42,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One output of one chip against the reference.
+    """The comparison of one output of one chip with the reference.
 
     Differences are of single numbers, over all runs. Cosines are of whole outputs: the mean over the runs, and the
-    worst run. `top1` is the share of runs in which both chips have the same best class, None for an output that is no
-    list of classes. `problems` says which limits are not kept, and is empty where all are.
+    worst run. `top1` is the share of runs in which both chips have the same best class. It is None for an output that
+    is not a list of classes. `problems` lists the limits that are exceeded. It is empty if there are none.
     """
 
     output: str
@@ -63,7 +63,7 @@ class Comparison:
 def compare(reference: Outputs, other: Outputs, limits: Limits) -> list[Comparison]:
     """Compare each output of two chips that had the same inputs.
 
-    Raises `InvalidRequest` where their outputs have other names or shapes.
+    Raises `InvalidRequest` if the outputs' names or shapes differ.
     """
     names, others = ([spec.name for spec in each.specs] for each in (reference, other))
     if sorted(names) != sorted(others):
@@ -71,7 +71,7 @@ def compare(reference: Outputs, other: Outputs, limits: Limits) -> list[Comparis
             f"outputs cannot be compared by their names: {reference.where} gives {', '.join(sorted(names))}; "
             f"{other.where} gives {', '.join(sorted(others))}"
         )
-    with np.errstate(all="ignore"):  # what is not finite is found and said
+    with np.errstate(all="ignore"):  # values that are not finite are found and reported
         return [_compare(name, reference, other, limits) for name in names]
 
 
@@ -109,7 +109,7 @@ _MEASURES: Final = tuple(name for name in Comparison.__slots__ if name != "probl
 
 
 def _missed(measured: Comparison, limits: Limits) -> list[str]:
-    # Written so that what is not a number is missed, too.
+    # Written so that NaN is also a miss.
     missed = []
     if not measured.worst_cosine >= limits.cosine:
         missed.append(f"cosine {measured.worst_cosine:.4f} is below {limits.cosine:g}")
@@ -121,13 +121,13 @@ def _missed(measured: Comparison, limits: Limits) -> list[str]:
 
 
 def _own_flaws(name: str, one: Outputs, other: Outputs) -> list[str]:
-    """The flaws that one chip has and the other has not: an output that is constant on both is the model's."""
+    """Return the flaws of one chip that the other lacks. An output that is constant on both is due to the model."""
     shared = flaws(other.real(name))
     return [flaw for flaw in flaws(one.real(name)) if flaw not in shared]
 
 
 def flaws(runs: Sequence[Array]) -> list[str]:
-    """What is suspicious of one output's values over all runs."""
+    """Describe everything suspicious in one output's values over all runs."""
     found = []
     if not all(np.isfinite(run).all() for run in runs):
         found.append("gives numbers that are not finite")
@@ -153,6 +153,6 @@ def _is_list_of_classes(array: Array) -> bool:
 
 
 def _same_best(one: Array, two: Array) -> bool:
-    # Quantised scores are often equal: each chip may take another of the best for the first.
+    # Quantised scores are often equal, and each chip may rank another of the best classes first.
     flat, other = one.reshape(-1), two.reshape(-1)
     return bool(other[np.argmax(flat)] == other.max() or flat[np.argmax(other)] == flat.max())
