@@ -86,11 +86,16 @@ def enums(file: Any) -> list[Any]:
     return [*file.enum_types_by_name.values(), *(enum for message in messages(file) for enum in message.enum_types)]
 
 
+def _is_repeated(field: Any) -> bool:
+    # protobuf before 6.31 has the label alone, which later ones warn of.
+    return bool(field.is_repeated) if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+
+
 def fields(message: Any) -> set[tuple[Any, ...]]:
     """All that decides how a message looks on the wire, in code and as JSON; names first."""
     return {
         (
-            *(field.name, field.number, field.json_name, field.type, field.is_repeated, field.is_packed),
+            *(field.name, field.number, field.json_name, field.type, _is_repeated(field), field.is_packed),
             field.has_presence,
             field.message_type.full_name if field.message_type else None,
             field.enum_type.full_name if field.enum_type else None,
